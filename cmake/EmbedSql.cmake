@@ -1,0 +1,16 @@
+# Writes OUT: every file of FILES as a byte array, and a table of (name, text) in the order given.
+# `const struct sql_file` is declared in dispatcher/db/migrate.h.
+set(body "/* Generated from sql/ by cmake/EmbedSql.cmake. */\n#include \"db/migrate.h\"\n\n")
+set(table "")
+set(n 0)
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME)
+  file(READ ${file} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(REGEX REPLACE "((0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],)(0x[0-9a-f][0-9a-f],))" "\\1\n" bytes "${bytes}")
+  string(APPEND body "static const char text_${n}[] = {\n${bytes}0x00};\n\n")
+  string(APPEND table "    {\"${name}\", text_${n}, sizeof text_${n} - 1},\n")
+  math(EXPR n "${n} + 1")
+endforeach()
+string(APPEND body "const struct sql_file sql_files[] = {\n${table}};\nconst size_t sql_files_count = ${n};\n")
+file(WRITE ${OUT} "${body}")

@@ -1,0 +1,131 @@
+/* config.h - the configuration: YAML files and command-line handlers, checked, in memory.
+ *
+ * Loaded by config_load() (tables of keys in config_keys.c; libyaml). Every error names file:line, what
+ * is wrong and what was expected, and all of a file's errors are collected. Immutable once loaded: a
+ * reload makes a new one, running jobs keep the old one by reference (config_ref, config_unref). */
+#ifndef OB_BASE_CONFIG_H
+#define OB_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/log.h"
+
+enum handler_kind {
+    HANDLER_SHELL,
+    HANDLER_EXEC,
+    HANDLER_WORKER, /* known, and refused at load until it is built: "not supported yet" */
+    HANDLER_WEBHOOK,
+    HANDLER_DISCARD
+};
+const char *handler_kind_name(enum handler_kind kind);
+
+struct strings { /* a list of strings, NULL-terminated so that it may serve as argv or envp */
+    char **items;
+    size_t count;
+};
+
+enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
+
+struct command_config { /* shell and exec */
+    char *shell;          /* shell: the string given to /bin/sh -c; NULL for exec */
+    struct strings argv;  /* exec: argv[0] absolute after load; may hold {id} {attempt} {task} */
+    char *cwd;            /* NULL: the daemon's */
+    int umask;            /* -1: the daemon's */
+    struct strings env;   /* "NAME=value", in the file's order */
+    struct strings env_pass;
+    char *path;           /* PATH of the child, and where argv[0] is looked up; NULL: the daemon's */
+    uint8_t dead_exit[256 / 8]; /* a bit an exit code; default 65 and 100 */
+    enum capture_when capture;
+    size_t capture_head_bytes;
+    size_t capture_tail_bytes;
+};
+
+struct webhook_config {
+    char *url;
+    char *method;           /* POST */
+    struct strings headers; /* "Name: value" */
+    char *content_type;     /* NULL: by the payload */
+    uint64_t connect_timeout_ms;
+    bool tls_verify;
+    char *ca_file;
+    char *proxy;             /* NULL: none; the environment's proxies are never used */
+    bool idempotency_key;
+    size_t response_capture_bytes;
+    size_t response_drain_bytes;
+    uint64_t retry_after_max_ms;
+};
+
+struct backoff_config {
+    uint64_t base_ms;
+    uint64_t max_ms;
+    unsigned jitter_permille; /* 200 = ±20 % */
+    uint64_t *schedule_ms;    /* retry_schedule; NULL: exponential */
+    size_t schedule_count;
+};
+
+struct task_config {
+    char *name;
+    char *source; /* "/etc/outbox/outbox.yaml:12" or "--shell": where it was registered */
+    enum handler_kind kind;
+    unsigned concurrency; /* 0: the daemon's for processes; resolved at load, never 0 afterwards */
+    uint64_t timeout_ms;
+    unsigned max_attempts;
+    unsigned max_lost;
+    bool payload_raw;
+    struct backoff_config backoff;
+    struct command_config command;
+    struct webhook_config webhook;
+};
+
+struct config {
+    unsigned refs;
+    char *database; /* connection string, NULL: libpq's own (PG* variables) */
+    char *name;     /* the dispatcher's; NULL: the host name */
+    char *lock_dir; /* NULL: /run/outbox, else $XDG_RUNTIME_DIR/outbox, else /tmp/outbox-UID */
+    unsigned concurrency; /* processes at once, all tasks together */
+    uint64_t lease_ms;
+    uint64_t stop_timeout_ms;
+    uint64_t poll_interval_ms; /* the look that needs no NOTIFY; default 1s */
+    enum log_level log_level;
+    enum log_format log_format;
+    struct task_config *tasks; /* sorted by name */
+    size_t tasks_count;
+};
+
+/* A new configuration with every default and no tasks. */
+struct config *config_new(void);
+struct config *config_ref(struct config *c);
+void config_unref(struct config *c); /* frees with the last reference; NULL is fine */
+
+/* Reads path, then every *.yaml of the folder tasks.d beside it, in name order; a task or key given
+ * twice is an error that names both places. Errors (one a line, "file:line: text") are appended to
+ * reterr. Returns 0, OB_ECONFIG or OB_ENOMEM; on failure c must only be unreferenced. */
+int config_load(struct config *c, const char *path, struct buf *reterr) OB_MUST_CHECK;
+/* The same from memory, without tasks.d; name stands for the file in messages. Fuzzed. */
+int config_load_text(struct config *c, const char *name, const char *text, size_t len,
+                     struct buf *reterr) OB_MUST_CHECK;
+/* Registers `spec`, "NAME=CMD" as given to --shell, --exec, --webhook (or "NAME" for --discard). */
+int config_add_task(struct config *c, enum handler_kind kind, const char *spec,
+                    struct buf *reterr) OB_MUST_CHECK;
+/* Resolves what depends on the whole (concurrency, exec's argv[0]); sorts the tasks. Call once, last. */
+int config_finish(struct config *c, struct buf *reterr) OB_MUST_CHECK;
+
+/* NULL if no handler is registered. */
+const struct task_config *config_find_task(const struct config *c, const char *name);
+
+/* Appends the effective configuration as YAML that config_load_text would take; no passwords. */
+void config_print(const struct config *c, struct buf *out);
+
+/* A task's name: 1 to 128 of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _. The same rule as
+ * the CHECK in sql/. */
+bool task_name_is_valid(const char *name);
+
+/* "250ms" "30s" "5m" "2h" "7d" "0" -> ms. "64KiB" "1MiB" "100" -> bytes. OB_EINVAL if not so. */
+int parse_duration(const char *text, uint64_t *ret_ms) OB_MUST_CHECK;
+int parse_size(const char *text, uint64_t *ret_bytes) OB_MUST_CHECK;
+
+#endif
