@@ -41,7 +41,7 @@ struct line {
 /* Appends all of it, or nothing and marks the line as cut. Nothing is appended behind a cut. */
 static bool put(struct line *l, const char *bytes, size_t n)
 {
-    if (l->is_cut || n > LOG_LINE_MAX - TAIL_MAX - l->len) {
+    if (l->is_cut || l->len + n > LOG_LINE_MAX - TAIL_MAX) {
         l->is_cut = true;
         return false;
     }
