@@ -1,11 +1,11 @@
-/* handler.h - the interface between core and the executors. Vocabulary: includes base/ and outcome.h.
+/* handler.h - the interface between core and the executors. Vocabulary: includes base/ and
+ * outcome.h.
  *
  * core owns a struct run for each claimed job that executes; an executor starts it, and calls
  * run_finish() exactly once, never from inside start(). Between the two, core may ask it to stop.
  * No executor knows the database; core knows no executor but through struct executor.
  *
- * When you change this: exec/command.c, webhook/http.c, core/lane.c, cmd/try.c and the fake of no test
- * (tests use the real executors). */
+ * When you change this: exec/command.c, webhook/http.c, core/lane.c and cmd/try.c. */
 #ifndef OB_CORE_HANDLER_H
 #define OB_CORE_HANDLER_H
 
@@ -33,7 +33,7 @@ typedef void (*run_done_cb)(struct run *run, const struct outcome *outcome);
 struct run {
     const struct job *job;
     const struct task_config *task;
-    const void *body;         /* the payload as the handler gets it (JSON, or the stored bytes) */
+    const void *body; /* the payload as the handler gets it (JSON, or the stored bytes) */
     size_t body_len;
     const char *content_type; /* "application/json", "application/msgpack" */
     uint64_t started_mono_ms; /* set by run_start */
@@ -47,7 +47,8 @@ struct run {
 struct executor_ops {
     const char *name;
     /* Begins the run. 0: run_finish() follows, later. Negative: it never will, and nothing started;
-     * ret_outcome (RELEASE, usually) says why. run->task->timeout_ms is the executor's to enforce. */
+     * ret_outcome (RELEASE, usually) says why. run->task->timeout_ms is the executor's to
+     * enforce. */
     int (*start)(struct executor *ex, struct run *run, struct outcome *ret_outcome);
     /* Asks a started run to end. May come several times, each time the same or harsher. */
     void (*stop)(struct executor *ex, struct run *run, enum stop_reason reason);
@@ -61,10 +62,10 @@ struct executor {
     void *owner; /* whose close callback it is */
 };
 
-/* Sets the start times and calls ops->start. */
+/* Empties ret_outcome, sets the start times and calls ops->start. */
 int run_start(struct run *run, struct outcome *ret_outcome) OB_MUST_CHECK;
-/* Fills duration and start time in the outcome and calls on_done. Called by executors, once a run. The
- * run may be freed inside: touch nothing of it afterwards. */
+/* Fills duration and start time in the outcome, clears executor_data and calls on_done. Called by
+ * executors, once a run. The run may be freed inside: touch nothing of it afterwards. */
 void run_finish(struct run *run, struct outcome *outcome);
 
 #endif
