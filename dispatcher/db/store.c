@@ -199,6 +199,16 @@ void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_c
     send_tasks(c, "SELECT outbox.unwatch($1)", tasks, n, cb, arg);
 }
 
+void store_set_name(struct pgconn *c, int64_t id, store_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    params_int8(&p, id);
+    struct store_call *call = store_call_new(parse_plain, arg);
+    call->cb.plain = cb;
+    store_send(c, &p, "SELECT set_config('application_name', 'outbox ' || $1::text, false)", call);
+}
+
 static void parse_peers(struct store_call *call, PGresult *res, const struct pg_error *error)
 {
     size_t n = error == NULL ? (size_t)PQntuples(res) : 0;
