@@ -1,5 +1,5 @@
-/* Replays a corpus through a fuzz target without libFuzzer: every file of the folders and files named on
- * the command line, and the empty input. It fails by crashing, as the target does. */
+/* Replays a corpus through a fuzz target without libFuzzer: every file of the folders and files
+ * named on the command line, and the empty input. It fails by crashing, as the target does. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
