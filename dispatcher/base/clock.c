@@ -63,11 +63,14 @@ void clock_duration(uint64_t ms, char ret_text[CLOCK_DURATION_SIZE])
     if (ms < 1000)
         (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "ms", ms);
     else if (s < 60)
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 ".%" PRIu64 "s", s, ms % 1000 / 100);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 ".%" PRIu64 "s", s,
+                       ms % 1000 / 100);
     else if (s < 3600)
         (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
     else if (s < 86400)
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "h %" PRIu64 "m", s / 3600, s % 3600 / 60);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "h %" PRIu64 "m", s / 3600,
+                       s % 3600 / 60);
     else
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s % 86400 / 3600);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "d %" PRIu64 "h", s / 86400,
+                       s % 86400 / 3600);
 }
