@@ -2,6 +2,8 @@
 #include "base/err.h"
 
 #include <stddef.h>
+#include <string.h>
+
 #include <uv.h>
 
 static const struct {
@@ -33,7 +35,12 @@ const char *ob_strerror(int err)
         if (table[i].err == err)
             return table[i].text;
     }
-    return uv_strerror(err);
+    /* uv_strerror allocates, and forgets, the text of a code it does not know. */
+    char name[32];
+    (void)uv_err_name_r(err, name, sizeof name);
+    if (strncmp(name, "Unknown", 7) != 0)
+        return uv_strerror(err);
+    return err < 0 && err > OB_ENOMEM ? strerror(-err) : "unknown error";
 }
 
 int ob_exit_code(int err)

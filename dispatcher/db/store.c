@@ -157,14 +157,15 @@ void store_unregister(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg)
     store_send(c, &p, "SELECT outbox.unregister($1)", call);
 }
 
-void store_extend(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg)
+void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_bool_cb cb, void *arg)
 {
     struct params p;
     params_init(&p);
     params_int8(&p, id);
+    params_int4_array(&p, backends, 2);
     struct store_call *call = store_call_new(parse_bool, arg);
     call->cb.boolean = cb;
-    store_send(c, &p, "SELECT outbox.extend($1)", call);
+    store_send(c, &p, "SELECT outbox.extend($1, NULL, $2)", call);
 }
 
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n, store_bool_cb cb, void *arg)
@@ -196,6 +197,16 @@ void store_watch(struct pgconn *c, const char *const *tasks, size_t n, store_cb 
 void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg)
 {
     send_tasks(c, "SELECT outbox.unwatch($1)", tasks, n, cb, arg);
+}
+
+void store_set_name(struct pgconn *c, int64_t id, store_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    params_int8(&p, id);
+    struct store_call *call = store_call_new(parse_plain, arg);
+    call->cb.plain = cb;
+    store_send(c, &p, "SELECT set_config('application_name', 'outbox ' || $1::text, false)", call);
 }
 
 static void parse_peers(struct store_call *call, PGresult *res, const struct pg_error *error)

@@ -62,8 +62,10 @@ void store_register(struct pgconn *c, const struct store_identity *me, store_reg
 typedef void (*store_bool_cb)(void *arg, const struct pg_error *error, bool answer);
 /* false: jobs are still owned, the row stays until its lease is over. */
 void store_unregister(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg);
-/* The heartbeat. false: taken over. */
-void store_extend(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg);
+/* The heartbeat, and the sessions that the row names from now on. false: taken over. */
+void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_bool_cb cb, void *arg);
+/* Names the session after the dispatcher, so that outbox.terminate() finds it. */
+void store_set_name(struct pgconn *c, int64_t id, store_cb cb, void *arg);
 /* The tasks that we handle, for those who look; and the locks that producers feel. */
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n, store_bool_cb cb, void *arg);
 void store_watch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);
@@ -120,8 +122,9 @@ typedef void (*store_settle_cb)(void *arg, const struct pg_error *error, const e
 void store_settle(struct pgconn *c, int64_t owner, const struct store_result *results, size_t n,
                   store_settle_cb cb, void *arg);
 
-/* Scheduled jobs that fell due become ready. next_due_us: unix time of the next one, 0: none. */
-typedef void (*store_due_cb)(void *arg, const struct pg_error *error, int moved, int64_t next_due_us);
+/* Scheduled jobs that fell due become ready. next_ms: how long until the next one by the server's clock,
+ * -1: none is scheduled. */
+typedef void (*store_due_cb)(void *arg, const struct pg_error *error, int moved, int64_t next_ms);
 void store_due(struct pgconn *c, store_due_cb cb, void *arg);
 
 #endif

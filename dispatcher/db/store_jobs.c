@@ -103,10 +103,10 @@ void store_payload(struct pgconn *c, int64_t id, store_payload_cb cb, void *arg)
 
 static void parse_due(struct store_call *call, PGresult *res, const struct pg_error *error)
 {
-    if (store_has_row(res, &error))
-        call->cb.due(call->arg, NULL, row_int4(res, 0, 0), row_timestamp_us(res, 0, 1));
+    if (!store_has_row(res, &error))
+        call->cb.due(call->arg, error, 0, -1);
     else
-        call->cb.due(call->arg, error, 0, 0);
+        call->cb.due(call->arg, NULL, row_int4(res, 0, 0), row_int8(res, 0, 1));
 }
 
 void store_due(struct pgconn *c, store_due_cb cb, void *arg)
@@ -115,7 +115,10 @@ void store_due(struct pgconn *c, store_due_cb cb, void *arg)
     params_init(&p);
     struct store_call *call = store_call_new(parse_due, arg);
     call->cb.due = cb;
-    store_send(c, &p, "SELECT moved, next_due FROM outbox.due()", call);
+    store_send(c, &p,
+               "SELECT moved, coalesce(greatest(0, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000)),"
+               " -1)::bigint FROM outbox.due()",
+               call);
 }
 
 static void put_base64(struct buf *b, const char *bytes, size_t len)
