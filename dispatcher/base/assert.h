@@ -1,7 +1,7 @@
 /* assert.h - assertions that stay on in release builds, and crash points for tests.
  *
- * ob_assert() is for programmer errors only: it prints file, line, function and condition, and aborts
- * (core). The truth is in PostgreSQL, so crashing is always safe; corrupt memory is not. */
+ * ob_assert() is for programmer errors only: it prints file, line, function and condition, and
+ * aborts (core). The truth is in PostgreSQL, so crashing is always safe; corrupt memory is not. */
 #ifndef OB_BASE_ASSERT_H
 #define OB_BASE_ASSERT_H
 
@@ -11,9 +11,9 @@ OB_NORETURN void ob_assert_failed(const char *file, int line, const char *func, 
 
 #define ob_assert(cond) ((cond) ? (void)0 : ob_assert_failed(__FILE__, __LINE__, __func__, #cond))
 
-/* OB_CRASH_POINT("after_settle_sent"): in builds with OB_FAULTS, the process dies there at once, as by
- * kill -9, when the environment variable OB_CRASH names the point: "NAME" the first time it is reached,
- * "NAME:3" the third. Other builds: nothing. */
+/* OB_CRASH_POINT("after_settle_sent"): in builds with OB_FAULTS, the process dies there at once, as
+ * by kill -9, when the environment variable OB_CRASH names the point: "NAME" the first time it is
+ * reached, "NAME:3" the third. Other builds: nothing. */
 #ifdef OB_FAULTS
 void ob_crash_point(const char *name);
 #define OB_CRASH_POINT(name) ob_crash_point(name)

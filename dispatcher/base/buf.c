@@ -13,7 +13,7 @@
 void buf_init(struct buf *b, size_t len_max)
 {
     memset(b, 0, sizeof *b);
-    b->len_max = len_max;
+    b->len_max = len_max < SIZE_MAX / 2 ? len_max : SIZE_MAX / 2; /* sums below cannot wrap */
 }
 
 void buf_deinit(struct buf *b)
@@ -90,7 +90,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     b->len += (size_t)n;
 }
 
-/* Appends one byte below 0x80 as JSON wants it. */
+/* Appends the escape of one byte below 0x80. */
 static void put_json_ascii(struct buf *b, char c)
 {
     switch (c) {
@@ -110,28 +110,41 @@ static void put_json_ascii(struct buf *b, char c)
         buf_puts(b, "\\t");
         break;
     default:
-        if ((unsigned char)c < 0x20 || c == 0x7f)
-            buf_printf(b, "\\u%04x", (unsigned)(unsigned char)c);
-        else
-            buf_putc(b, c);
+        buf_printf(b, "\\u%04x", (unsigned)(unsigned char)c);
     }
+}
+
+/* How many bytes from s on need no escape. */
+static size_t plain_run(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        unsigned char c = (unsigned char)s[i];
+        if (c < 0x20 || c == 0x7f || c == '"' || c == '\\')
+            break;
+        size_t len = c < 0x80 ? 1 : utf8_sequence(s + i, n - i);
+        if (len == 0)
+            break;
+        i += len;
+    }
+    return i;
 }
 
 void buf_json_string(struct buf *b, const char *s, size_t n)
 {
     buf_putc(b, '"');
     for (size_t i = 0; i < n && b->err == 0;) {
-        if ((unsigned char)s[i] < 0x80) {
-            put_json_ascii(b, s[i]);
-            i++;
+        size_t run = plain_run(s + i, n - i);
+        if (run > 0) {
+            buf_append(b, s + i, run);
+            i += run;
             continue;
         }
-        size_t len = utf8_sequence(s + i, n - i);
-        if (len > 0)
-            buf_append(b, s + i, len);
+        if ((unsigned char)s[i] < 0x80)
+            put_json_ascii(b, s[i]);
         else
             buf_puts(b, "\xEF\xBF\xBD");
-        i += len > 0 ? len : 1;
+        i++;
     }
     buf_putc(b, '"');
 }

@@ -1,7 +1,7 @@
 /* buf.h - a growable byte buffer with a bound. Errors stick: append freely, look at `err` once.
  *
- * The contents are always followed by a NUL that `len` does not count, so that data may be used as a
- * C string (never NULL after the first append). */
+ * The contents are always followed by a NUL that `len` does not count, so that data may be used as
+ * a C string (never NULL after the first append). */
 #ifndef OB_BASE_BUF_H
 #define OB_BASE_BUF_H
 
@@ -26,7 +26,8 @@ void buf_putc(struct buf *b, char c);
 OB_PRINTF(2, 3) void buf_printf(struct buf *b, const char *fmt, ...);
 /* Appends s as a JSON string, quotes included. Invalid UTF-8 becomes U+FFFD. */
 void buf_json_string(struct buf *b, const char *s, size_t n);
-/* Hands the memory to the caller (ob_free), never NULL unless err; the buffer is empty afterwards. */
+/* Hands the memory to the caller (ob_free), never NULL unless err; the buffer is empty afterwards.
+ */
 char *buf_take(struct buf *b) OB_MUST_CHECK;
 
 #endif

@@ -47,14 +47,19 @@ void clock_rfc3339(int64_t unix_us, int digits, char ret_text[CLOCK_RFC3339_SIZE
     time_t t = (time_t)seconds;
     struct tm tm = {0};
     (void)gmtime_r(&t, &tm);
-    char date[24];
-    (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
+    char year[12];
+    char rest[24];
+    (void)snprintf(year, sizeof year, "%04d", tm.tm_year + 1900);
+    (void)strftime(rest, sizeof rest, "-%m-%dT%H:%M:%S", &tm);
+    int n = snprintf(ret_text, CLOCK_RFC3339_SIZE, "%s%s", year, rest);
+    char *end = ret_text + n;
+    size_t room = CLOCK_RFC3339_SIZE - (size_t)n;
     if (digits == 0)
-        (void)snprintf(ret_text, CLOCK_RFC3339_SIZE, "%sZ", date);
+        (void)snprintf(end, room, "Z");
     else if (digits == 3)
-        (void)snprintf(ret_text, CLOCK_RFC3339_SIZE, "%s.%03" PRId64 "Z", date, fraction / 1000);
+        (void)snprintf(end, room, ".%03" PRId64 "Z", fraction / 1000);
     else
-        (void)snprintf(ret_text, CLOCK_RFC3339_SIZE, "%s.%06" PRId64 "Z", date, fraction);
+        (void)snprintf(end, room, ".%06" PRId64 "Z", fraction);
 }
 
 void clock_duration(uint64_t ms, char ret_text[CLOCK_DURATION_SIZE])
@@ -63,11 +68,14 @@ void clock_duration(uint64_t ms, char ret_text[CLOCK_DURATION_SIZE])
     if (ms < 1000)
         (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "ms", ms);
     else if (s < 60)
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 ".%" PRIu64 "s", s, ms % 1000 / 100);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 ".%" PRIu64 "s", s,
+                       ms % 1000 / 100);
     else if (s < 3600)
         (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
     else if (s < 86400)
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "h %" PRIu64 "m", s / 3600, s % 3600 / 60);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "h %" PRIu64 "m", s / 3600,
+                       s % 3600 / 60);
     else
-        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s % 86400 / 3600);
+        (void)snprintf(ret_text, CLOCK_DURATION_SIZE, "%" PRIu64 "d %" PRIu64 "h", s / 86400,
+                       s % 86400 / 3600);
 }

@@ -1,7 +1,8 @@
 /* clock.h - the clocks: which one for what, and how times are printed.
  *
- * Intervals and leases: clock_mono_ms. What must also run while the machine sleeps or this process is
- * stopped (a lease's deadline given to the spawner): clock_boot_ms. Dates for people: clock_unix_us. */
+ * Intervals and leases: clock_mono_ms. What must also run while the machine sleeps or this process
+ * is stopped (a lease's deadline given to the spawner): clock_boot_ms. Dates for people:
+ * clock_unix_us. */
 #ifndef OB_BASE_CLOCK_H
 #define OB_BASE_CLOCK_H
 

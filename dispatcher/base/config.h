@@ -1,8 +1,9 @@
 /* config.h - the configuration: YAML files and command-line handlers, checked, in memory.
  *
- * Loaded by config_load() (tables of keys in config_keys.c; libyaml). Every error names file:line, what
- * is wrong and what was expected, and all of a file's errors are collected. Immutable once loaded: a
- * reload makes a new one, running jobs keep the old one by reference (config_ref, config_unref). */
+ * Loaded by config_load() (tables of keys in config_keys.c; libyaml). Every error names file:line,
+ * what is wrong and what was expected, and all of a file's errors are collected. Immutable once
+ * loaded: a reload makes a new one, running jobs keep the old one by reference (config_ref,
+ * config_unref). */
 #ifndef OB_BASE_CONFIG_H
 #define OB_BASE_CONFIG_H
 
@@ -30,14 +31,14 @@ struct strings { /* a list of strings, NULL-terminated so that it may serve as a
 
 enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
 
-struct command_config { /* shell and exec */
-    char *shell;          /* shell: the string given to /bin/sh -c; NULL for exec */
-    struct strings argv;  /* exec: argv[0] absolute after load; may hold {id} {attempt} {task} */
-    char *cwd;            /* NULL: the daemon's */
-    int umask;            /* -1: the daemon's */
-    struct strings env;   /* "NAME=value", in the file's order */
+struct command_config {  /* shell and exec */
+    char *shell;         /* shell: the string given to /bin/sh -c; NULL for exec */
+    struct strings argv; /* exec: argv[0] absolute after load; may hold {id} {attempt} {task} */
+    char *cwd;           /* NULL: the daemon's */
+    int umask;           /* -1: the daemon's */
+    struct strings env;  /* "NAME=value", in the file's order */
     struct strings env_pass;
-    char *path;           /* PATH of the child, and where argv[0] is looked up; NULL: the daemon's */
+    char *path; /* PATH of the child, and where argv[0] is looked up; NULL: the daemon's */
     uint8_t dead_exit[256 / 8]; /* a bit an exit code; default 65 and 100 */
     enum capture_when capture;
     size_t capture_head_bytes;
@@ -52,7 +53,7 @@ struct webhook_config {
     uint64_t connect_timeout_ms;
     bool tls_verify;
     char *ca_file;
-    char *proxy;             /* NULL: none; the environment's proxies are never used */
+    char *proxy; /* NULL: none; the environment's proxies are never used */
     bool idempotency_key;
     size_t response_capture_bytes;
     size_t response_drain_bytes;
@@ -111,7 +112,8 @@ int config_load_text(struct config *c, const char *name, const char *text, size_
 /* Registers `spec`, "NAME=CMD" as given to --shell, --exec, --webhook (or "NAME" for --discard). */
 int config_add_task(struct config *c, enum handler_kind kind, const char *spec,
                     struct buf *reterr) OB_MUST_CHECK;
-/* Resolves what depends on the whole (concurrency, exec's argv[0]); sorts the tasks. Call once, last. */
+/* Resolves what depends on the whole (concurrency, exec's argv[0]); sorts the tasks. Call once,
+ * last. */
 int config_finish(struct config *c, struct buf *reterr) OB_MUST_CHECK;
 
 /* NULL if no handler is registered. */
@@ -120,8 +122,8 @@ const struct task_config *config_find_task(const struct config *c, const char *n
 /* Appends the effective configuration as YAML that config_load_text would take; no passwords. */
 void config_print(const struct config *c, struct buf *out);
 
-/* A task's name: 1 to 128 of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _. The same rule as
- * the CHECK in sql/. */
+/* A task's name: 1 to 128 of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _. The same
+ * rule as the CHECK in sql/. */
 bool task_name_is_valid(const char *name);
 
 /* "250ms" "30s" "5m" "2h" "7d" "0" -> ms. "64KiB" "1MiB" "100" -> bytes. OB_EINVAL if not so. */

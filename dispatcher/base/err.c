@@ -2,6 +2,8 @@
 #include "base/err.h"
 
 #include <stddef.h>
+#include <string.h>
+
 #include <uv.h>
 
 static const struct {
@@ -15,7 +17,8 @@ static const struct {
     {OB_ECONFIG, OB_EXIT_CONFIG, "invalid configuration"},
     {OB_ECONN, OB_EXIT_TRY_AGAIN, "no connection to the database"},
     {OB_EDB, OB_EXIT_FAILED, "the database refused the statement"},
-    {OB_ESCHEMA, OB_EXIT_INCOMPATIBLE, "the schema outbox is absent or too old: run `outbox migrate`"},
+    {OB_ESCHEMA, OB_EXIT_INCOMPATIBLE,
+     "the schema outbox is absent or too old: run `outbox migrate`"},
     {OB_EINCOMPAT, OB_EXIT_INCOMPATIBLE, "the schema outbox needs a newer version of this program"},
     {OB_EPRIVILEGE, OB_EXIT_FAILED, "permission denied: see `outbox grant --help`"},
     {OB_ETOOBIG, OB_EXIT_FAILED, "too large"},
@@ -32,7 +35,12 @@ const char *ob_strerror(int err)
         if (table[i].err == err)
             return table[i].text;
     }
-    return uv_strerror(err);
+    /* uv_strerror allocates, and forgets, the text of a code it does not know. */
+    char name[32];
+    (void)uv_err_name_r(err, name, sizeof name);
+    if (strncmp(name, "Unknown", 7) != 0)
+        return uv_strerror(err);
+    return err < 0 && err > OB_ENOMEM ? strerror(-err) : "unknown error";
 }
 
 int ob_exit_code(int err)

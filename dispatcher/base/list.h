@@ -1,5 +1,5 @@
-/* list.h - an intrusive doubly linked list. A node is in at most one list; list_init makes a head or
- * a node that is in none. Nothing here allocates. */
+/* list.h - an intrusive doubly linked list. A node is in at most one list; list_init makes a head
+ * or a node that is in none. Nothing here allocates. */
 #ifndef OB_BASE_LIST_H
 #define OB_BASE_LIST_H
 
@@ -12,11 +12,11 @@ struct list {
 };
 
 /* The struct of `type` that holds `node` as its member `member`. */
-#define list_entry(node, type, member) ((type *)(void *)((char *)(node) - offsetof(type, member)))
+#define list_entry(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 
 /* For every node; the current one may be removed inside. */
 #define list_for_each(node, tmp, head)                                                             \
-    for (struct list *node = (head)->next, *tmp = node->next; node != (head);                     \
+    for (struct list *node = (head)->next, *tmp = node->next; node != (head);                      \
          node = tmp, tmp = node->next)
 
 static inline void list_init(struct list *l)

@@ -10,10 +10,10 @@
 
 void *ob_malloc(size_t bytes) OB_MUST_CHECK;
 void *ob_calloc(size_t count, size_t bytes) OB_MUST_CHECK;
-void *ob_realloc(void *p, size_t bytes) OB_MUST_CHECK; /* on failure p is unchanged */
-char *ob_strdup(const char *s) OB_MUST_CHECK;          /* NULL in, NULL out */
-char *ob_strndup(const char *s, size_t n) OB_MUST_CHECK;
-void ob_free(void *p); /* NULL is fine */
+void *ob_realloc(void *p, size_t bytes) OB_MUST_CHECK;   /* on failure p is unchanged */
+char *ob_strdup(const char *s) OB_MUST_CHECK;            /* NULL in, NULL out */
+char *ob_strndup(const char *s, size_t n) OB_MUST_CHECK; /* exactly n bytes, then a NUL */
+void ob_free(void *p);                                   /* NULL is fine */
 
 void *ob_xcalloc(size_t count, size_t bytes);
 void *ob_xrealloc(void *p, size_t bytes);

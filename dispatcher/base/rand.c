@@ -1,6 +1,7 @@
 /* rand.c - see rand.h. */
 #include "base/rand.h"
 
+#include <errno.h>
 #include <sys/random.h>
 
 #include "base/assert.h"
@@ -8,7 +9,10 @@
 static uint64_t rand_u64(void)
 {
     uint64_t value = 0;
-    ssize_t n = getrandom(&value, sizeof value, 0);
+    ssize_t n = 0;
+    do {
+        n = getrandom(&value, sizeof value, 0);
+    } while (n < 0 && errno == EINTR);     /* a signal before the kernel's pool is ready */
     ob_assert(n == (ssize_t)sizeof value); /* 8 bytes are never cut short (getrandom(2)) */
     return value;
 }

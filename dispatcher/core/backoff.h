@@ -6,10 +6,11 @@
 
 #include "base/config.h"
 
-/* Delay before attempt n+1 after attempt n (from 1) failed: min(max, base * 2^(n-1)), or the schedule's
- * n-th entry (the last repeats); times 1 ± jitter, where random in [0, 2^32) places it; then at least
- * at_least_ms (Retry-After). Saturating; never 0 unless base is 0. */
-uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint32_t random, uint64_t at_least_ms);
+/* Delay before attempt n+1 after attempt n (from 1) failed: min(max, base * 2^(n-1)), or the
+ * schedule's n-th entry (the last repeats); times 1 ± jitter, where random in [0, 2^32) places it;
+ * then at least at_least_ms (Retry-After). Saturating; never 0 unless base is 0. */
+uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint32_t random,
+                          uint64_t at_least_ms);
 
 /* Reconnecting to the server: 100 ms doubling to 30 s, the same jitter rule at ±20 %. n from 1. */
 uint64_t backoff_reconnect_ms(unsigned n, uint32_t random);

@@ -1,5 +1,5 @@
-/* discard.h - the discard handler: every job is done at once. For measuring, and for tasks whose jobs
- * are to be thrown away. */
+/* discard.h - the discard handler: every job is done at once. For measuring, and for tasks whose
+ * jobs are to be thrown away. */
 #ifndef OB_CORE_DISCARD_H
 #define OB_CORE_DISCARD_H
 

@@ -1,11 +1,11 @@
-/* handler.h - the interface between core and the executors. Vocabulary: includes base/ and outcome.h.
+/* handler.h - the interface between core and the executors. Vocabulary: includes base/ and
+ * outcome.h.
  *
  * core owns a struct run for each claimed job that executes; an executor starts it, and calls
  * run_finish() exactly once, never from inside start(). Between the two, core may ask it to stop.
  * No executor knows the database; core knows no executor but through struct executor.
  *
- * When you change this: exec/command.c, webhook/http.c, core/lane.c, cmd/try.c and the fake of no test
- * (tests use the real executors). */
+ * When you change this: exec/command.c, webhook/http.c, core/lane.c and cmd/try.c. */
 #ifndef OB_CORE_HANDLER_H
 #define OB_CORE_HANDLER_H
 
@@ -17,34 +17,8 @@
 
 #include "base/config.h"
 #include "base/list.h"
-#include "base/payload.h"
+#include "core/job.h"
 #include "core/outcome.h"
-
-/* A claimed job. Strings and bytes are views (into the batch's PGresult, or into try's arguments): they
- * live as long as the run. Not NUL-terminated: payload. */
-struct job {
-    int64_t id;
-    int64_t claim;
-    const char *task;
-    int priority;
-    const char *payload;
-    size_t payload_len;
-    enum payload_encoding encoding;
-    const char *headers; /* JSON object, or NULL */
-    const char *key;     /* NULL: none */
-    int attempt;         /* from 1, this run included */
-    int max_attempts;    /* the job's own or the task's */
-    int lost;
-    int64_t created_at_us;
-};
-
-enum { JOB_IDEMPOTENCY_KEY_SIZE = 48 };
-/* "<id>-<created_at in us, base 36>": the webhook-id and OUTBOX_IDEMPOTENCY_KEY. */
-void job_idempotency_key(const struct job *job, char ret_text[JOB_IDEMPOTENCY_KEY_SIZE]);
-/* The traceparent of the job's headers, if it has one that is well-formed (W3C, 55 bytes), else NULL-
- * terminated "" . */
-enum { JOB_TRACEPARENT_SIZE = 56 };
-void job_traceparent(const struct job *job, char ret_text[JOB_TRACEPARENT_SIZE]);
 
 enum stop_reason {
     STOP_SHUTDOWN, /* TERM now, KILL when asked again or after the grace; the outcome is RELEASE */
@@ -59,7 +33,7 @@ typedef void (*run_done_cb)(struct run *run, const struct outcome *outcome);
 struct run {
     const struct job *job;
     const struct task_config *task;
-    const void *body;         /* the payload as the handler gets it (JSON, or the stored bytes) */
+    const void *body; /* the payload as the handler gets it (JSON, or the stored bytes) */
     size_t body_len;
     const char *content_type; /* "application/json", "application/msgpack" */
     uint64_t started_mono_ms; /* set by run_start */
@@ -73,7 +47,8 @@ struct run {
 struct executor_ops {
     const char *name;
     /* Begins the run. 0: run_finish() follows, later. Negative: it never will, and nothing started;
-     * ret_outcome (RELEASE, usually) says why. run->task->timeout_ms is the executor's to enforce. */
+     * ret_outcome (RELEASE, usually) says why. run->task->timeout_ms is the executor's to
+     * enforce. */
     int (*start)(struct executor *ex, struct run *run, struct outcome *ret_outcome);
     /* Asks a started run to end. May come several times, each time the same or harsher. */
     void (*stop)(struct executor *ex, struct run *run, enum stop_reason reason);
@@ -87,10 +62,10 @@ struct executor {
     void *owner; /* whose close callback it is */
 };
 
-/* Sets the start times and calls ops->start. */
+/* Empties ret_outcome, sets the start times and calls ops->start. */
 int run_start(struct run *run, struct outcome *ret_outcome) OB_MUST_CHECK;
-/* Fills duration and start time in the outcome and calls on_done. Called by executors, once a run. The
- * run may be freed inside: touch nothing of it afterwards. */
+/* Fills duration and start time in the outcome, clears executor_data and calls on_done. Called by
+ * executors, once a run. The run may be freed inside: touch nothing of it afterwards. */
 void run_finish(struct run *run, struct outcome *outcome);
 
 #endif

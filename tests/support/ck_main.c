@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "child.h"
+
 void test_skip_all(const char *why)
 {
     const char *required = getenv("OUTBOX_TEST_REQUIRE_PG");
@@ -19,10 +21,15 @@ void test_skip_all(const char *why)
 int main(void)
 {
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    scratch_init();
     SRunner *runner = srunner_create(test_suite());
     (void)fflush(NULL);
     srunner_run_all(runner, CK_NORMAL);
+    int run = srunner_ntests_run(runner);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
+    scratch_remove();
+    /* scripts/test adds these lines up. */
+    (void)printf("checks: %d passed, %d failed\n", run - failed, failed);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -17,6 +17,8 @@ struct httpstub_answer {
     unsigned drip_ms;        /* between single bytes; 0: at once */
     const char *raw;         /* sent as is instead of all the above */
     int close_after;         /* close the connection after the answer (else keep-alive) */
+    int reset;               /* whatever closes it, closes it with RST */
+    size_t body_repeat;      /* the body is sent so many times over (0: once): bodies larger than memory */
 };
 
 struct httpstub {
