@@ -16,50 +16,44 @@ COMMENT ON FUNCTION outbox.level() IS 'the schema''s level, and the oldest progr
 -- outbox.register(...): makes a dispatcher known, if nobody else has its name.
 --   id        random and never used before: a new one for each work connection
 --   name      exclusive among the living (default of the program: the host's name)
---   lock_id   identity of the name's lock file, which the caller holds; with host, boot_id and pid it says
---             which process this is
+--   lock_id   identity of the name's lock file, which the caller holds; boot_id: of its host
 --   backends  server process ids of its sessions; tasks: what it has handlers for
 --   lease     how long it may be silent; it beats (outbox.extend) several times in that time
--- Returns one row. answer 'registered': it is. The other_* columns are then NULL, or show the row that this
--- same process (host, boot_id, lock_id and pid are the same) left when its connection broke: adopt from
--- other_id what still runs (outbox.adopt), then outbox.unregister it. answer 'taken': it is not, and
--- other_* is who has the name; a caller that knows it to be gone (it holds the lock file lock_id names, on
--- that host, since that boot) takes it over with outbox.take_over(other_id, other_beat) and tries again.
--- Errors: 22023 a NULL argument or a lease below 1 s, 23505 the id exists.
+--   previous  its own id before its connection broke: that row is no rival. Afterwards it adopts from it
+--             what still runs (outbox.adopt) and gives the rest back (outbox.take_over)
+-- Returns one row. answer 'registered', and other_* NULL. Or 'taken': nothing happened, other_* is who has
+-- the name; a caller that knows it to be gone (it holds the lock file that other_lock_id names, on that host,
+-- since that boot) takes it over with outbox.take_over(other_id, other_beat) and tries again.
+-- Errors: 22023 a NULL argument (previous may be) or a lease below 1 s, 23505 the id exists.
 CREATE OR REPLACE FUNCTION outbox.register(
     id bigint, name text, host text, boot_id text, lock_id text, pid integer, backends integer[],
-    version text, tasks text[], lease interval)
+    version text, tasks text[], lease interval, previous bigint DEFAULT NULL)
 RETURNS TABLE(answer text, other_id bigint, other_host text, other_boot_id text, other_lock_id text,
               other_pid integer, other_beat bigint, other_since timestamptz, other_lease interval)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    other outbox.dispatcher;
-    is_same boolean;
 BEGIN
     IF num_nulls(id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease) > 0
        OR lease < interval '1 second' THEN
         PERFORM outbox.refuse('22023', 'outbox.register: an argument is NULL, or the lease is below one second',
-            'All arguments are needed; an unknown text may be empty.');
+            'All arguments but the last are needed; an unknown text may be empty.');
     END IF;
     PERFORM pg_advisory_xact_lock(1869968483, hashtext(name));
-    -- A stranger first, then the newest of our own.
-    SELECT d.* INTO other FROM outbox.dispatcher d WHERE d.name = register.name
-    ORDER BY (d.host, d.boot_id, d.lock_id, d.pid)
-             = (register.host, register.boot_id, register.lock_id, register.pid), d.started_at DESC LIMIT 1;
-    is_same := other.id IS NULL OR (lock_id <> '' AND (other.host, other.boot_id, other.lock_id, other.pid)
-                                                    = (host, boot_id, lock_id, pid));
-    IF is_same THEN
+    RETURN QUERY
+    SELECT 'taken', d.id, d.host, d.boot_id, d.lock_id, d.pid, d.beat, d.started_at, d.lease
+    FROM outbox.dispatcher d WHERE d.name = register.name AND d.id IS DISTINCT FROM previous
+    ORDER BY d.started_at DESC LIMIT 1;
+    IF NOT FOUND THEN
         INSERT INTO outbox.dispatcher (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
                                        beat_at, started_at)
         VALUES (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
                 clock_timestamp(), clock_timestamp());
+        answer := 'registered';
+        RETURN NEXT;
     END IF;
-    RETURN QUERY SELECT CASE WHEN is_same THEN 'registered' ELSE 'taken' END, other.id, other.host,
-        other.boot_id, other.lock_id, other.pid, other.beat, other.started_at, other.lease;
 END
 $$;
-COMMENT ON FUNCTION outbox.register(bigint, text, text, text, text, integer, integer[], text, text[], interval) IS
-    'makes a dispatcher known under an exclusive name, or says who has that name';
+COMMENT ON FUNCTION outbox.register(bigint, text, text, text, text, integer, integer[], text, text[], interval,
+    bigint) IS 'makes a dispatcher known under an exclusive name, or says who has that name';
 
 -- outbox.owned(owner): whether the dispatcher owns a job. Internal.
 CREATE OR REPLACE FUNCTION outbox.owned(owner bigint) RETURNS boolean
@@ -103,16 +97,18 @@ $$;
 COMMENT ON FUNCTION outbox.extend(bigint, text[], integer[]) IS
     'a dispatcher''s heartbeat; false: it was taken over';
 
--- outbox.take_over(dispatcher, beat, batch): takes the jobs of a lost dispatcher away from it and makes
--- them ready, if its beat is still the one that was seen.
+-- outbox.take_over(dispatcher, beat, batch, started): takes the jobs of a lost dispatcher away from it and
+-- makes them ready, if its beat is still the one that was seen.
 --   dispatcher  its id
---   beat        the heartbeat count that stood still for a whole lease
+--   beat        the heartbeat count that stood still for a whole lease; NULL: any (the caller knows it gone)
 --   batch       at most so many jobs in this call
--- Each job: owner none, lost + 1, ready again (stamped and woken), an attempt row 'lost'. Rows that somebody
--- holds locked are passed over. Once it owns none, the dispatcher's row goes too.
--- Returns how many jobs; -1 if it has beaten since, or is gone. Call until -1.
-CREATE OR REPLACE FUNCTION outbox.take_over(dispatcher bigint, beat bigint, batch integer DEFAULT 1000)
-RETURNS integer
+--   started     false: none of them was begun (their claim's answer never arrived)
+-- Each job: owner none, ready again (stamped and woken); started: lost + 1 and an attempt row 'lost';
+-- not started: the attempt is given back. Rows that somebody holds locked are passed over. Once it owns
+-- none, the dispatcher's row goes too.
+-- Returns how many jobs; -1 if it has beaten since, or is gone. Call until it is below batch.
+CREATE OR REPLACE FUNCTION outbox.take_over(
+    dispatcher bigint, beat bigint, batch integer DEFAULT 1000, started boolean DEFAULT true) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -121,9 +117,9 @@ DECLARE
     picked bigint[];
     tasks text[];
 BEGIN
-    -- Waits for a claim of its that is being committed; a later one finds the row gone, or the beat dead.
+    -- Waits for a claim of its that is being committed; a later one finds the row gone.
     SELECT d.name INTO lost_name FROM outbox.dispatcher d
-    WHERE d.id = dispatcher AND d.beat = take_over.beat FOR UPDATE;
+    WHERE d.id = dispatcher AND (take_over.beat IS NULL OR d.beat = take_over.beat) FOR UPDATE;
     IF NOT FOUND THEN
         RETURN -1;
     END IF;
@@ -135,11 +131,16 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED)
     SELECT array_agg(t.id), array_agg(DISTINCT t.task) INTO picked, tasks FROM taken t;
     IF picked IS NOT NULL THEN
-        INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
-        SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost_name
-        FROM unnest(picked) AS p(id) JOIN outbox.job j ON j.id = p.id;
+        IF started IS NOT FALSE THEN
+            INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
+            SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost_name
+            FROM unnest(picked) AS p(id) JOIN outbox.job j ON j.id = p.id;
+        END IF;
         UPDATE outbox.job AS j
-        SET owner = NULL, claim = NULL, lost = j.lost + 1, logged = true, ready_xid = pg_current_xact_id()
+        SET owner = NULL, claim = NULL, ready_xid = pg_current_xact_id(),
+            lost = j.lost + (started IS NOT FALSE)::integer,
+            logged = j.logged OR started IS NOT FALSE,
+            attempts = j.attempts - (started IS FALSE)::integer
         FROM unnest(picked) AS p(id) WHERE j.id = p.id;
         PERFORM outbox.wake_tasks(tasks, false);
     END IF;
@@ -149,7 +150,7 @@ BEGIN
     RETURN coalesce(cardinality(picked), 0);
 END
 $$;
-COMMENT ON FUNCTION outbox.take_over(bigint, bigint, integer) IS
+COMMENT ON FUNCTION outbox.take_over(bigint, bigint, integer, boolean) IS
     'makes a lost dispatcher''s jobs ready again, if its heartbeat is still the one that was seen';
 
 -- outbox.terminate(dispatcher): ends the server sessions that the dispatcher's row names, where they are
