@@ -27,8 +27,6 @@ enum {
 
 #define PROGRAM OB_TEST_BUILD_DIR "/bin/outbox"
 
-extern char **environ;
-
 /* In the child: nothing of the caller's PG* or OUTBOX_* settings, the test's database, extra_env.
  */
 static void set_environment(const char *const *extra_env)

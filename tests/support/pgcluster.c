@@ -179,12 +179,15 @@ static void kill_orphans(void)
 {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    FILE *f = fopen(path, "r");
-    int pid = 0;
-    while (f != NULL && fscanf(f, "%d", &pid) == 1)
-        (void)kill(pid, SIGKILL);
-    if (f != NULL)
-        (void)fclose(f);
+    char pids[4096] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!read(fd, pids, sizeof pids - 1);
+    (void)close(fd);
+    char *end = pids;
+    for (long pid = strtol(pids, &end, 10); pid > 0; pid = strtol(end, &end, 10))
+        (void)kill((pid_t)pid, SIGKILL);
 }
 
 static bool stop_server(int signum)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "ck_main.h"
 #include "pgcluster.h"
 #ifdef OB_TEST_HAVE_MIGRATE
@@ -69,14 +70,12 @@ static void marker_path(char *out, size_t size)
 void testdb_report_failed(void)
 {
     char path[64];
-    long from = 0;
     marker_path(path, sizeof path);
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
+    char *text = read_file_from(path, 0, NULL);
+    if (text == NULL)
         return;
-    if (fscanf(f, "%ld", &from) == 1)
-        pgcluster_show_log(from);
-    (void)fclose(f);
+    pgcluster_show_log(strtol(text, NULL, 10));
+    free(text);
     (void)unlink(path);
 }
 
