@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/table.h"
 
 static const struct cmd_option options[] = {
@@ -141,33 +141,33 @@ static void put_runs(struct buf *out, const struct task_config *t)
 
 static void print_json(const struct config *c)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_object(&j, NULL);
-    json_str(&j, "name", c->name);
-    json_int(&j, "concurrency", c->concurrency);
-    json_open_array(&j, "tasks");
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_object(&j, NULL);
+    jout_str(&j, "name", c->name);
+    jout_int(&j, "concurrency", c->concurrency);
+    jout_open_array(&j, "tasks");
     for (size_t i = 0; i < c->tasks_count; i++) {
         const struct task_config *t = &c->tasks[i];
         char warning[WARNING_SIZE];
         struct buf runs;
         buf_init(&runs, RUNS_MAX);
         put_runs(&runs, t);
-        json_open_object(&j, NULL);
-        json_str(&j, "task", t->name);
-        json_str(&j, "handler", handler_kind_name(t->kind));
-        json_str(&j, "runs", runs.data);
-        json_int(&j, "concurrency", t->concurrency);
-        json_int(&j, "timeout_ms", (int64_t)t->timeout_ms);
-        json_int(&j, "max_attempts", t->max_attempts);
-        json_str(&j, "source", t->source);
-        json_str(&j, "warning", find_warning(t, warning) ? warning : NULL);
-        json_close(&j);
+        jout_open_object(&j, NULL);
+        jout_str(&j, "task", t->name);
+        jout_str(&j, "handler", handler_kind_name(t->kind));
+        jout_str(&j, "runs", runs.data);
+        jout_int(&j, "concurrency", t->concurrency);
+        jout_int(&j, "timeout_ms", (int64_t)t->timeout_ms);
+        jout_int(&j, "max_attempts", t->max_attempts);
+        jout_str(&j, "source", t->source);
+        jout_str(&j, "warning", find_warning(t, warning) ? warning : NULL);
+        jout_close(&j);
         buf_deinit(&runs);
     }
-    json_close(&j);
-    json_close(&j);
-    json_end(&j);
+    jout_close(&j);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static void print_table(const struct cmd_args *args, const struct config *c)

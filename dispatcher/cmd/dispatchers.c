@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
 #include "db/admin.h"
@@ -18,27 +18,27 @@ static const struct cmd_option options[] = {
 
 static void print_json(const struct admin_rows *rows)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_array(&j, NULL);
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_array(&j, NULL);
     for (size_t i = 0; i < admin_count(rows); i++) {
-        json_open_object(&j, NULL);
+        jout_open_object(&j, NULL);
         /* A string: 63 random bits, more than a JSON reader's doubles hold. */
-        json_str(&j, "id", admin_text(rows, i, DISPATCHER_ID));
-        json_str(&j, "name", admin_text(rows, i, DISPATCHER_NAME));
-        json_str(&j, "host", admin_text(rows, i, DISPATCHER_HOST));
+        jout_str(&j, "id", admin_text(rows, i, DISPATCHER_ID));
+        jout_str(&j, "name", admin_text(rows, i, DISPATCHER_NAME));
+        jout_str(&j, "host", admin_text(rows, i, DISPATCHER_HOST));
         print_number(&j, "pid", rows, i, DISPATCHER_PID);
-        json_str(&j, "version", admin_text(rows, i, DISPATCHER_VERSION));
+        jout_str(&j, "version", admin_text(rows, i, DISPATCHER_VERSION));
         print_number(&j, "tasks", rows, i, DISPATCHER_TASKS);
-        json_str(&j, "started_at", admin_text(rows, i, DISPATCHER_STARTED_AT));
-        json_str(&j, "beat_at", admin_text(rows, i, DISPATCHER_BEAT_AT));
+        jout_str(&j, "started_at", admin_text(rows, i, DISPATCHER_STARTED_AT));
+        jout_str(&j, "beat_at", admin_text(rows, i, DISPATCHER_BEAT_AT));
         print_number(&j, "lease_ms", rows, i, DISPATCHER_LEASE_MS);
-        json_bool(&j, "live", admin_bool(rows, i, DISPATCHER_LIVE));
+        jout_bool(&j, "live", admin_bool(rows, i, DISPATCHER_LIVE));
         print_number(&j, "running", rows, i, DISPATCHER_RUNNING);
-        json_close(&j);
+        jout_close(&j);
     }
-    json_close(&j);
-    json_end(&j);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static void print_table(const struct admin_rows *rows)

@@ -8,7 +8,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "cmd/input.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "db/admin.h"
 
 static const struct cmd_option options[] = {
@@ -124,13 +124,13 @@ static int enqueue(const struct cmd_args *args, const struct admin_job *job)
     if (err != 0) {
         code = cmd_db_failed(args, admin, &error);
     } else if (cmd_has(args, "json")) {
-        struct json j;
-        json_init(&j, stdout);
-        json_open_object(&j, NULL);
-        json_int(&j, "id", id);
-        json_bool(&j, "existing", existing);
-        json_close(&j);
-        json_end(&j);
+        struct jout j;
+        jout_init(&j, stdout);
+        jout_open_object(&j, NULL);
+        jout_int(&j, "id", id);
+        jout_bool(&j, "existing", existing);
+        jout_close(&j);
+        jout_end(&j);
     } else {
         (void)printf("%" PRId64 "\n", id);
     }

@@ -7,7 +7,7 @@
 
 #include "base/buf.h"
 #include "cmd/input.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/print.h"
 #include "cmd/suggest.h"
 #include "cmd/table.h"
@@ -120,16 +120,16 @@ static void print_rows(const struct admin_rows *rows, size_t count)
 
 static void print_json(const struct admin_rows *rows, size_t count)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_array(&j, NULL);
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_array(&j, NULL);
     for (size_t i = 0; i < count; i++) {
-        json_open_object(&j, NULL);
+        jout_open_object(&j, NULL);
         print_job_json(&j, rows, i);
-        json_close(&j);
+        jout_close(&j);
     }
-    json_close(&j);
-    json_end(&j);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static int list(const struct cmd_args *args, struct admin *admin, struct admin_filter *filter)

@@ -4,13 +4,13 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 
 struct mending {
     enum admin_verb verb;
     bool (*is_failure)(const char *answer);
     const char *(*explain)(const char *answer);
-    struct json *json; /* NULL: for people */
+    struct jout *json; /* NULL: for people */
     bool failed;
 };
 
@@ -23,10 +23,10 @@ static void tell(struct mending *m, const struct admin_rows *rows)
             answer = "not found";
         m->failed = m->failed || m->is_failure(answer);
         if (m->json != NULL) {
-            json_open_object(m->json, NULL);
-            json_raw(m->json, "id", id);
-            json_str(m->json, "answer", answer);
-            json_close(m->json);
+            jout_open_object(m->json, NULL);
+            jout_raw(m->json, "id", id);
+            jout_str(m->json, "answer", answer);
+            jout_close(m->json);
         } else {
             (void)printf("%s: %s\n", id, m->explain(answer));
         }
@@ -62,17 +62,17 @@ int mend_operands(const struct cmd_args *args, enum admin_verb verb,
     if (code == 0)
         code = cmd_connect_schema(args, &admin);
     if (code == 0) {
-        struct json json;
-        json_init(&json, stdout);
+        struct jout json;
+        jout_init(&json, stdout);
         struct mending m = {.verb = verb, .is_failure = is_failure, .explain = explain};
         if (cmd_has(args, "json")) {
             m.json = &json;
-            json_open_array(&json, NULL);
+            jout_open_array(&json, NULL);
         }
         code = ask(args, admin, &m, ids, count);
         if (m.json != NULL) {
-            json_close(&json);
-            json_end(&json);
+            jout_close(&json);
+            jout_end(&json);
         }
     }
     admin_close(admin);

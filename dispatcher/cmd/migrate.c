@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/table.h"
 #include "db/admin.h"
 #include "db/migrate.h"
@@ -37,7 +37,7 @@ static const char *state_name(const struct migrate_step *step)
 }
 
 struct report {
-    struct json *json;   /* NULL: for people */
+    struct jout *json;   /* NULL: for people */
     struct table *table; /* of --status */
     size_t pending;
     size_t applied;
@@ -50,11 +50,11 @@ static void on_status(const struct migrate_step *step, void *arg)
     if (step->state == MIGRATE_PENDING || step->state == MIGRATE_CHANGED)
         r->pending++;
     if (r->json != NULL) {
-        json_open_object(r->json, NULL);
-        json_str(r->json, "name", step->name);
-        json_str(r->json, "state", state_name(step));
-        json_str(r->json, "applied_at", step->applied_at[0] != '\0' ? step->applied_at : NULL);
-        json_close(r->json);
+        jout_open_object(r->json, NULL);
+        jout_str(r->json, "name", step->name);
+        jout_str(r->json, "state", state_name(step));
+        jout_str(r->json, "applied_at", step->applied_at[0] != '\0' ? step->applied_at : NULL);
+        jout_close(r->json);
         return;
     }
     table_cell(r->table, step->name);
@@ -70,7 +70,7 @@ static void on_applied(const struct migrate_step *step, void *arg)
         return;
     r->applied++;
     if (r->json != NULL) {
-        json_str(r->json, NULL, step->name);
+        jout_str(r->json, NULL, step->name);
         return;
     }
     (void)printf("applied %s\n", step->name);
@@ -87,17 +87,17 @@ static int failed(const struct cmd_args *args, const struct admin *admin, int er
     return ob_exit_code(err);
 }
 
-static int show_status(const struct cmd_args *args, struct admin *admin, struct json *json)
+static int show_status(const struct cmd_args *args, struct admin *admin, struct jout *json)
 {
     static const char *const headers[] = {"STEP", "STATE", "APPLIED AT"};
     char why[MIGRATE_ERROR_SIZE] = "";
     struct report r = {.json = json, .table = table_new(headers, 3)};
     if (json != NULL)
-        json_open_array(json, NULL);
+        jout_open_array(json, NULL);
     int err = migrate_status(admin_pgconn(admin), on_status, &r, why);
     if (json != NULL) {
-        json_close(json);
-        json_end(json);
+        jout_close(json);
+        jout_end(json);
     } else if (err == 0) {
         table_print(r.table, stdout);
         if (r.pending > 0)
@@ -109,19 +109,19 @@ static int show_status(const struct cmd_args *args, struct admin *admin, struct 
     return err == 0 ? OB_EXIT_OK : failed(args, admin, err, why);
 }
 
-static int apply(const struct cmd_args *args, struct admin *admin, struct json *json)
+static int apply(const struct cmd_args *args, struct admin *admin, struct jout *json)
 {
     char why[MIGRATE_ERROR_SIZE] = "";
     struct report r = {.json = json};
     if (json != NULL) {
-        json_open_object(json, NULL);
-        json_open_array(json, "applied");
+        jout_open_object(json, NULL);
+        jout_open_array(json, "applied");
     }
     int err = migrate_apply(admin_pgconn(admin), on_applied, &r, why);
     if (json != NULL) {
-        json_close(json);
-        json_close(json);
-        json_end(json);
+        jout_close(json);
+        jout_close(json);
+        jout_end(json);
     } else if (err == 0) {
         (void)printf(r.applied > 0 ? "database \"%s\" is up to date\n"
                                    : "database \"%s\" was up to date: nothing to do\n",
@@ -145,9 +145,9 @@ static int run(const struct cmd_args *args)
     int code = cmd_connect(args, &admin);
     if (code != 0)
         return code;
-    struct json json;
-    json_init(&json, stdout);
-    struct json *wanted = cmd_has(args, "json") ? &json : NULL;
+    struct jout json;
+    jout_init(&json, stdout);
+    struct jout *wanted = cmd_has(args, "json") ? &json : NULL;
     code = status ? show_status(args, admin, wanted) : apply(args, admin, wanted);
     admin_close(admin);
     return code;

@@ -16,32 +16,32 @@ const char *print_span(int64_t ms, char text[CLOCK_DURATION_SIZE])
     return text;
 }
 
-void print_number(struct json *j, const char *key, const struct admin_rows *rows, size_t row,
+void print_number(struct jout *j, const char *key, const struct admin_rows *rows, size_t row,
                   int column)
 {
-    json_raw(j, key, admin_text(rows, row, column));
+    jout_raw(j, key, admin_text(rows, row, column));
 }
 
-void print_job_json(struct json *j, const struct admin_rows *rows, size_t row)
+void print_job_json(struct jout *j, const struct admin_rows *rows, size_t row)
 {
     print_number(j, "id", rows, row, JOB_ID);
-    json_str(j, "task", admin_text(rows, row, JOB_TASK));
-    json_str(j, "state", admin_text(rows, row, JOB_STATE));
+    jout_str(j, "task", admin_text(rows, row, JOB_TASK));
+    jout_str(j, "state", admin_text(rows, row, JOB_STATE));
     print_number(j, "priority", rows, row, JOB_PRIORITY);
-    json_str(j, "key", admin_text(rows, row, JOB_KEY));
-    json_str(j, "run_at", admin_text(rows, row, JOB_RUN_AT));
-    json_str(j, "expires_at", admin_text(rows, row, JOB_EXPIRES_AT));
+    jout_str(j, "key", admin_text(rows, row, JOB_KEY));
+    jout_str(j, "run_at", admin_text(rows, row, JOB_RUN_AT));
+    jout_str(j, "expires_at", admin_text(rows, row, JOB_EXPIRES_AT));
     print_number(j, "attempts", rows, row, JOB_ATTEMPTS);
     print_number(j, "max_attempts", rows, row, JOB_MAX_ATTEMPTS);
     print_number(j, "lost", rows, row, JOB_LOST);
-    json_str(j, "created_at", admin_text(rows, row, JOB_CREATED_AT));
-    json_str(j, "finished_at", admin_text(rows, row, JOB_FINISHED_AT));
-    json_str(j, "reason", admin_text(rows, row, JOB_REASON));
-    json_str(j, "encoding", admin_text(rows, row, JOB_ENCODING));
+    jout_str(j, "created_at", admin_text(rows, row, JOB_CREATED_AT));
+    jout_str(j, "finished_at", admin_text(rows, row, JOB_FINISHED_AT));
+    jout_str(j, "reason", admin_text(rows, row, JOB_REASON));
+    jout_str(j, "encoding", admin_text(rows, row, JOB_ENCODING));
     print_number(j, "payload_size", rows, row, JOB_PAYLOAD_SIZE);
     /* A string: 63 random bits, more than a JSON reader's doubles hold. */
-    json_str(j, "owner", admin_text(rows, row, JOB_OWNER));
-    json_str(j, "dispatcher", admin_text(rows, row, JOB_DISPATCHER));
+    jout_str(j, "owner", admin_text(rows, row, JOB_OWNER));
+    jout_str(j, "dispatcher", admin_text(rows, row, JOB_DISPATCHER));
     print_number(j, "headers", rows, row, JOB_HEADERS);
 }
 

@@ -3,17 +3,17 @@
 #define OB_CMD_PRINT_H
 
 #include "base/clock.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "db/admin.h"
 
 /* The members of a job, into an object that is open. */
-void print_job_json(struct json *j, const struct admin_rows *rows, size_t row);
+void print_job_json(struct jout *j, const struct admin_rows *rows, size_t row);
 
 /* A span in milliseconds for people: "3m 20s"; "-" for a negative one. */
 const char *print_span(int64_t ms, char text[CLOCK_DURATION_SIZE]);
 
 /* A text column as a JSON number, or null. */
-void print_number(struct json *j, const char *key, const struct admin_rows *rows, size_t row,
+void print_number(struct jout *j, const char *key, const struct admin_rows *rows, size_t row,
                   int column);
 
 /* A command's output or a response, from its head and tail, as indented lines: control characters

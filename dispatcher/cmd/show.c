@@ -7,7 +7,7 @@
 
 #include "base/buf.h"
 #include "base/payload.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
 #include "db/admin.h"
@@ -96,14 +96,14 @@ static int print_payload_only(const struct cmd_args *args, const struct shown *s
     return OB_EXIT_OK;
 }
 
-static void attempt_json(struct json *j, const struct admin_rows *rows, size_t i)
+static void attempt_json(struct jout *j, const struct admin_rows *rows, size_t i)
 {
-    json_open_object(j, NULL);
+    jout_open_object(j, NULL);
     print_number(j, "attempt", rows, i, ATTEMPT_NUMBER);
-    json_str(j, "started_at", admin_text(rows, i, ATTEMPT_STARTED_AT));
+    jout_str(j, "started_at", admin_text(rows, i, ATTEMPT_STARTED_AT));
     print_number(j, "duration_ms", rows, i, ATTEMPT_DURATION_MS);
-    json_str(j, "outcome", admin_text(rows, i, ATTEMPT_OUTCOME));
-    json_str(j, "reason", admin_text(rows, i, ATTEMPT_REASON));
+    jout_str(j, "outcome", admin_text(rows, i, ATTEMPT_OUTCOME));
+    jout_str(j, "reason", admin_text(rows, i, ATTEMPT_REASON));
     print_number(j, "exit_code", rows, i, ATTEMPT_EXIT_CODE);
     print_number(j, "signal", rows, i, ATTEMPT_SIGNAL);
     print_number(j, "http_status", rows, i, ATTEMPT_HTTP_STATUS);
@@ -114,30 +114,30 @@ static void attempt_json(struct json *j, const struct admin_rows *rows, size_t i
     for (size_t k = 0; k < 2; k++) {
         const char *text = admin_text(rows, i, outputs[k].column);
         if (text != NULL)
-            json_bytes(j, outputs[k].key, text, admin_length(rows, i, outputs[k].column));
+            jout_bytes(j, outputs[k].key, text, admin_length(rows, i, outputs[k].column));
         else
-            json_null(j, outputs[k].key);
+            jout_null(j, outputs[k].key);
     }
     print_number(j, "output_bytes", rows, i, ATTEMPT_OUTPUT_BYTES);
-    json_str(j, "dispatcher", admin_text(rows, i, ATTEMPT_DISPATCHER));
-    json_close(j);
+    jout_str(j, "dispatcher", admin_text(rows, i, ATTEMPT_DISPATCHER));
+    jout_close(j);
 }
 
 static void print_json(const struct shown *s)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_object(&j, NULL);
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_object(&j, NULL);
     print_job_json(&j, s->job, 0);
-    json_raw(&j, "payload", s->json_error[0] == '\0' ? s->json.data : NULL);
+    jout_raw(&j, "payload", s->json_error[0] == '\0' ? s->json.data : NULL);
     if (s->json_error[0] != '\0')
-        json_str(&j, "payload_error", s->json_error);
-    json_open_array(&j, "attempts_log");
+        jout_str(&j, "payload_error", s->json_error);
+    jout_open_array(&j, "attempts_log");
     for (size_t i = 0; i < admin_count(s->attempts); i++)
         attempt_json(&j, s->attempts, i);
-    json_close(&j);
-    json_close(&j);
-    json_end(&j);
+    jout_close(&j);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static void field(const char *name, const char *value)

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
 #include "db/admin.h"
@@ -27,21 +27,21 @@ static bool is_unhandled(const struct admin_rows *rows, size_t i)
 
 static void print_json(const struct admin_rows *rows)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_array(&j, NULL);
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_array(&j, NULL);
     for (size_t i = 0; i < admin_count(rows); i++) {
-        json_open_object(&j, NULL);
-        json_str(&j, "task", admin_text(rows, i, STATS_TASK));
-        json_str(&j, "state", admin_text(rows, i, STATS_STATE));
+        jout_open_object(&j, NULL);
+        jout_str(&j, "task", admin_text(rows, i, STATS_TASK));
+        jout_str(&j, "state", admin_text(rows, i, STATS_STATE));
         print_number(&j, "count", rows, i, STATS_COUNT);
         print_number(&j, "oldest_age_ms", rows, i, STATS_OLDEST_MS);
         print_number(&j, "handlers", rows, i, STATS_HANDLERS);
-        json_bool(&j, "unhandled", is_unhandled(rows, i));
-        json_close(&j);
+        jout_bool(&j, "unhandled", is_unhandled(rows, i));
+        jout_close(&j);
     }
-    json_close(&j);
-    json_end(&j);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static void print_table(const struct admin_rows *rows)

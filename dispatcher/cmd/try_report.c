@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "cmd/json.h"
+#include "cmd/jout.h"
 #include "cmd/print.h"
 #include "core/backoff.h"
 
@@ -57,43 +57,43 @@ void try_next(const struct task_config *task, const struct job *job, const struc
     }
 }
 
-static void json_output(struct json *j, const char *key, const char *text, size_t len)
+static void json_output(struct jout *j, const char *key, const char *text, size_t len)
 {
     if (text != NULL && len > 0)
-        json_bytes(j, key, text, len);
+        jout_bytes(j, key, text, len);
     else
-        json_null(j, key);
+        jout_null(j, key);
 }
 
 static void report_json(const struct run *run, const struct outcome *o, const char *next)
 {
-    struct json j;
-    json_init(&j, stdout);
-    json_open_object(&j, NULL);
-    json_str(&j, "task", run->task->name);
-    json_str(&j, "handler", handler_kind_name(run->task->kind));
-    json_int(&j, "attempt", run->job->attempt);
-    json_str(&j, "outcome", outcome_name(o->kind));
-    json_str(&j, "reason", o->reason[0] != '\0' ? o->reason : NULL);
-    json_int(&j, "duration_ms", (int64_t)o->duration_ms);
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_object(&j, NULL);
+    jout_str(&j, "task", run->task->name);
+    jout_str(&j, "handler", handler_kind_name(run->task->kind));
+    jout_int(&j, "attempt", run->job->attempt);
+    jout_str(&j, "outcome", outcome_name(o->kind));
+    jout_str(&j, "reason", o->reason[0] != '\0' ? o->reason : NULL);
+    jout_int(&j, "duration_ms", (int64_t)o->duration_ms);
     if (o->exit_code >= 0)
-        json_int(&j, "exit_code", o->exit_code);
+        jout_int(&j, "exit_code", o->exit_code);
     else
-        json_null(&j, "exit_code");
+        jout_null(&j, "exit_code");
     if (o->signal != 0)
-        json_int(&j, "signal", o->signal);
+        jout_int(&j, "signal", o->signal);
     else
-        json_null(&j, "signal");
+        jout_null(&j, "signal");
     if (o->http_status != 0)
-        json_int(&j, "http_status", o->http_status);
+        jout_int(&j, "http_status", o->http_status);
     else
-        json_null(&j, "http_status");
+        jout_null(&j, "http_status");
     json_output(&j, "output_head", o->head, o->head_len);
     json_output(&j, "output_tail", o->tail, o->tail_len);
-    json_int(&j, "output_bytes", (int64_t)o->output_bytes);
-    json_str(&j, "next", next);
-    json_close(&j);
-    json_end(&j);
+    jout_int(&j, "output_bytes", (int64_t)o->output_bytes);
+    jout_str(&j, "next", next);
+    jout_close(&j);
+    jout_end(&j);
 }
 
 static void report_text(const struct run *run, const struct outcome *o, const char *next)

@@ -1,5 +1,5 @@
-/* json.c - see json.h. */
-#include "cmd/json.h"
+/* jout.c - see jout.h. */
+#include "cmd/jout.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -7,19 +7,19 @@
 #include "base/assert.h"
 #include "base/buf.h"
 
-void json_init(struct json *j, FILE *out)
+void jout_init(struct jout *j, FILE *out)
 {
     memset(j, 0, sizeof *j);
     j->out = out;
 }
 
-void json_end(struct json *j)
+void jout_end(struct jout *j)
 {
     ob_assert(j->depth == 0);
     (void)fputc('\n', j->out);
 }
 
-static void put_string(struct json *j, const char *text, size_t len)
+static void put_string(struct jout *j, const char *text, size_t len)
 {
     struct buf b;
     buf_init(&b, SIZE_MAX / 2);
@@ -30,7 +30,7 @@ static void put_string(struct json *j, const char *text, size_t len)
 }
 
 /* The comma, the line break and the key that come before an element. */
-static void before(struct json *j, const char *key)
+static void before(struct jout *j, const char *key)
 {
     if (j->depth > 0) {
         bool *begun = &j->begun[j->depth - 1];
@@ -48,27 +48,27 @@ static void before(struct json *j, const char *key)
     }
 }
 
-static void open_level(struct json *j, const char *key, char opener, char closer)
+static void open_level(struct jout *j, const char *key, char opener, char closer)
 {
     before(j, key);
-    ob_assert(j->depth < JSON_DEPTH_MAX);
+    ob_assert(j->depth < JOUT_DEPTH_MAX);
     (void)fputc(opener, j->out);
     j->closers[j->depth] = closer;
     j->begun[j->depth] = false;
     j->depth++;
 }
 
-void json_open_object(struct json *j, const char *key)
+void jout_open_object(struct jout *j, const char *key)
 {
     open_level(j, key, '{', '}');
 }
 
-void json_open_array(struct json *j, const char *key)
+void jout_open_array(struct jout *j, const char *key)
 {
     open_level(j, key, '[', ']');
 }
 
-void json_close(struct json *j)
+void jout_close(struct jout *j)
 {
     ob_assert(j->depth > 0);
     j->depth--;
@@ -77,39 +77,39 @@ void json_close(struct json *j)
     (void)fputc(j->closers[j->depth], j->out);
 }
 
-void json_bytes(struct json *j, const char *key, const char *text, size_t len)
+void jout_bytes(struct jout *j, const char *key, const char *text, size_t len)
 {
     before(j, key);
     put_string(j, text, len);
 }
 
-void json_str(struct json *j, const char *key, const char *text)
+void jout_str(struct jout *j, const char *key, const char *text)
 {
     if (text == NULL)
-        json_null(j, key);
+        jout_null(j, key);
     else
-        json_bytes(j, key, text, strlen(text));
+        jout_bytes(j, key, text, strlen(text));
 }
 
-void json_int(struct json *j, const char *key, int64_t n)
+void jout_int(struct jout *j, const char *key, int64_t n)
 {
     before(j, key);
     (void)fprintf(j->out, "%" PRId64, n);
 }
 
-void json_bool(struct json *j, const char *key, bool value)
+void jout_bool(struct jout *j, const char *key, bool value)
 {
     before(j, key);
     (void)fputs(value ? "true" : "false", j->out);
 }
 
-void json_null(struct json *j, const char *key)
+void jout_null(struct jout *j, const char *key)
 {
     before(j, key);
     (void)fputs("null", j->out);
 }
 
-void json_raw(struct json *j, const char *key, const char *text)
+void jout_raw(struct jout *j, const char *key, const char *text)
 {
     before(j, key);
     (void)fputs(text != NULL ? text : "null", j->out);
