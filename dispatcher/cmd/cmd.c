@@ -18,6 +18,8 @@ static const struct cmd_option run_options[] = {
     CMD_OPTIONS_HANDLERS,
     {"name", 'n', "NAME", "this dispatcher's name, exclusive (default: the host name)"},
     {"concurrency", 'j', "N", "processes at once, all tasks together"},
+    {"lease", '\0', "DURATION", "how long this dispatcher may be silent (default: 60s)"},
+    {"lock-dir", '\0', "DIR", "folder of the name's lock file"},
     {"drain", '\0', NULL, "stop when nothing is ready and nothing runs"},
     {"log-level", '\0', "LEVEL", "error, warn, info or debug"},
     {"log-format", '\0', "FORMAT", "logfmt or json"},

@@ -47,29 +47,44 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
     return first;
 }
 
-static int load(const struct cmd_args *args, bool whole, struct config **ret_config)
+/* Loads the file and, if `whole`, adds what the command line says and checks everything together. */
+static int build(const struct cmd_args *args, bool whole, cmd_override override, struct config **ret_config,
+                 struct buf *reterr)
 {
     struct config *c = config_new();
+    const char *path = config_path(args);
+    int err = path != NULL ? config_load(c, path, reterr) : 0;
+    if (whole) {
+        int more = add_handlers(args, c, reterr);
+        err = err != 0 ? err : more;
+        if (err == 0 && override != NULL)
+            err = override(args, c, reterr);
+        if (err == 0)
+            err = config_finish(c, reterr);
+    }
+    if (err != 0 && reterr->len == 0)
+        buf_printf(reterr, "%s: %s\n", path != NULL ? path : "configuration", ob_strerror(err));
+    if (err == 0)
+        *ret_config = c;
+    else
+        config_unref(c);
+    return err;
+}
+
+int cmd_build_config(const struct cmd_args *args, cmd_override override, struct config **ret_config,
+                     struct buf *reterr)
+{
+    return build(args, true, override, ret_config, reterr);
+}
+
+static int load(const struct cmd_args *args, bool whole, struct config **ret_config)
+{
     struct buf errors;
     buf_init(&errors, ERRORS_MAX);
-    const char *path = config_path(args);
-    int err = path != NULL ? config_load(c, path, &errors) : 0;
-    if (whole) {
-        int more = add_handlers(args, c, &errors);
-        err = err != 0 ? err : more;
-        if (err == 0)
-            err = config_finish(c, &errors);
-    }
-    if (err == 0) {
-        *ret_config = c;
-    } else {
+    int err = build(args, whole, NULL, ret_config, &errors);
+    if (err != 0) {
         (void)fflush(stdout);
-        if (errors.len > 0)
-            (void)fprintf(stderr, "%s%s", errors.data,
-                          errors.data[errors.len - 1] == '\n' ? "" : "\n");
-        else
-            cmd_error(args, "%s: %s", path != NULL ? path : "configuration", ob_strerror(err));
-        config_unref(c);
+        (void)fprintf(stderr, "%s%s", errors.data, errors.data[errors.len - 1] == '\n' ? "" : "\n");
     }
     buf_deinit(&errors);
     return err == 0 ? 0 : ob_exit_code(err);
