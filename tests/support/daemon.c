@@ -57,7 +57,8 @@ static void exec_outbox(const char *first, const char *const *args, const char *
     size_t n = 1;
     if (first != NULL)
         argv[n++] = first;
-    if (first != NULL) { /* the daemon; a test that wants another folder says so later on the line */
+    if (first !=
+        NULL) { /* the daemon; a test that wants another folder says so later on the line */
         argv[n++] = "--lock-dir";
         argv[n++] = test_dir();
     }
