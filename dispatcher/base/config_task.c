@@ -189,7 +189,9 @@ static void set_handler(struct loader *l, struct task_config *t, const char *val
     case HANDLER_DISCARD:
         return;
     }
-    if (expected != NULL)
+    if (expected != NULL && t->kind == HANDLER_WEBHOOK && strchr(value, '@') != NULL)
+        loader_error(l, 0, expected, "bad webhook"); /* it may hold a password */
+    else if (expected != NULL)
         loader_error(l, 0, expected, "bad %s %s", handler_kind_name(t->kind), quoted(value, shown));
     else if (target != NULL)
         *target = loader_strdup(l, value);
