@@ -18,44 +18,34 @@ static void replace(char **text, const char *value)
     *text = ob_xstrdup(value);
 }
 
-/* Options of the command line win over the file, at every reload too. */
-static int apply_options(const struct cmd_args *args, struct config *c)
+/* Options of the command line win over the file, at every reload too. Wrong ones have been said. */
+static int apply_options(const struct cmd_args *args, struct config *c, struct buf *reterr)
 {
     int64_t concurrency = c->concurrency;
+    const char *level = cmd_value(args, "log-level");
+    const char *format = cmd_value(args, "log-format");
     int err = cmd_int_value(args, "concurrency", 1, 100000, &concurrency);
     if (err == 0)
         err = cmd_duration_value(args, "lease", &c->lease_ms);
     if (err != 0)
-        return err;
+        return OB_EUSAGE;
     c->concurrency = (unsigned)concurrency;
     replace(&c->name, cmd_value(args, "name"));
     replace(&c->lock_dir, cmd_value(args, "lock-dir"));
     replace(&c->database, getenv("OUTBOX_DATABASE"));
     replace(&c->database, cmd_value(args, "database"));
-    if (cmd_value(args, "log-level") != NULL && log_level_parse(cmd_value(args, "log-level"), &c->log_level) != 0)
-        return cmd_usage(args, "--log-level is error, warn, info or debug");
-    if (cmd_value(args, "log-format") != NULL && log_format_parse(cmd_value(args, "log-format"), &c->log_format) != 0)
-        return cmd_usage(args, "--log-format is logfmt or json");
-    return 0;
-}
-
-static int load(const struct cmd_args *args, struct config **ret_config, struct buf *reterr)
-{
-    struct config *c = NULL;
-    int err = cmd_build_config(args, &c, reterr);
-    if (err == 0 && apply_options(args, c) != 0)
-        err = OB_EUSAGE;
-    if (err == 0) {
-        *ret_config = c;
-    } else {
-        config_unref(c);
-    }
-    return err;
+    if (level != NULL && log_level_parse(level, &c->log_level) != 0)
+        buf_printf(reterr, "--log-level %s: expected error, warn, info or debug\n", level);
+    else if (format != NULL && log_format_parse(format, &c->log_format) != 0)
+        buf_printf(reterr, "--log-format %s: expected logfmt or json\n", format);
+    else
+        return 0;
+    return OB_EUSAGE;
 }
 
 static int on_reload(void *arg, struct config **ret_config, struct buf *reterr)
 {
-    return load(arg, ret_config, reterr);
+    return cmd_build_config(arg, apply_options, ret_config, reterr);
 }
 
 int cmd_run(const struct cmd_args *args)
@@ -63,7 +53,7 @@ int cmd_run(const struct cmd_args *args)
     struct buf errors;
     struct config *config = NULL;
     buf_init(&errors, ERRORS_MAX);
-    int err = load(args, &config, &errors);
+    int err = cmd_build_config(args, apply_options, &config, &errors);
     if (errors.len > 0)
         (void)fprintf(stderr, "%s", errors.data);
     buf_deinit(&errors);
