@@ -229,6 +229,20 @@ START_TEST(concurrency_defaults_depend_on_the_handler)
 }
 END_TEST
 
+START_TEST(options_put_into_the_struct_follow_the_rules_of_the_file)
+{
+    config->name = ob_xstrdup("a/b");
+    config->lock_dir = ob_xstrdup("here");
+    config->lease_ms = 1000;
+    ck_assert_int_eq(config_finish(config, &errors), OB_ECONFIG);
+    ck_assert_str_eq(messages(), "command line: bad name 'a/b'; expected 1 to 64 letters, digits, "
+                                 "'.', '_' and '-', beginning "
+                                 "with a letter, a digit or '_'\n"
+                                 "command line: bad lock_dir 'here'; expected an absolute path\n"
+                                 "command line: lease 1s is out of range; expected 5s to 1h\n");
+}
+END_TEST
+
 /* The first folder that has an executable file of that name: not the plain file, not the folder. */
 START_TEST(a_bare_program_is_found_in_path)
 {
@@ -312,6 +326,7 @@ Suite *test_suite(void)
     TCase *whole = tcase_create("the whole");
     tcase_add_checked_fixture(whole, setup, teardown);
     tcase_add_test(whole, concurrency_defaults_depend_on_the_handler);
+    tcase_add_test(whole, options_put_into_the_struct_follow_the_rules_of_the_file);
     tcase_add_test(whole, a_bare_program_is_found_in_path);
     tcase_add_test(whole, a_program_that_path_does_not_have_is_an_error);
     tcase_add_test(whole, an_absolute_program_may_be_missing);
