@@ -240,6 +240,7 @@ START_TEST(lost_connection_is_told_from_a_refusal)
     testdb_exec(sql);
     ck_assert_int_eq(outbox_enqueue(conn, &job, NULL, &err), OUTBOX_ECONN);
     ck_assert_str_ne(err.message, "");
+    ck_assert_ptr_null(strchr(err.message, '\n'));
     enqueue_fails(&job, OUTBOX_ECONN, "", "not open");
     many_fails(&job, 1, OUTBOX_ECONN, "", "not open");
     ck_assert_int_eq(jobs_count(), 0);
