@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+/* descent.c - see descent.h. */
 #include "exec/descent.h"
 
 #include <errno.h>

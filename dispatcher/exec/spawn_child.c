@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+/* spawn_child.c - see spawn_child.h. Shares its memory with the spawner until execve. */
 #include "exec/spawn_child.h"
 
 #include <errno.h>

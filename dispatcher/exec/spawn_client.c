@@ -1,4 +1,6 @@
 #define _GNU_SOURCE
+/* spawn_client.c - see spawn_client.h. The only file that knows whether there is a spawner; starts
+ * no other one by itself. */
 #include "exec/spawn_client.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+/* spawn_wire.c - see spawn_wire.h. */
 #include "exec/spawn_wire.h"
 
 #include <errno.h>

@@ -1,4 +1,6 @@
 #define _GNU_SOURCE
+/* spawner.c - see spawner.h. Everything here but spawner_fork() runs in the small process: no
+ * allocation, no libuv, no log. Its only correspondent is spawn_client.c. */
 #include "exec/spawner.h"
 
 #include <errno.h>
