@@ -104,7 +104,7 @@ END_TEST
 
 START_TEST(closing_kills_everything_that_still_runs)
 {
-    struct child_record r;
+    static struct child_record r; /* told after the test, while the client closes */
     int out = scratch_file();
     child_shell(&r, hostile, out);
     pump_until(r.is_started, 5000);
