@@ -3,8 +3,9 @@
  *
  *   bench_spawn [SECONDS=1] [CONCURRENCY=8]
  *
- * Each is measured with a small process and with 200 MB of touched memory, alternately, and the
- * ratios are what counts: absolute figures are the machine's. */
+ * Each is measured with a small process and with 200 MB of touched memory, alternately in
+ * five rounds, of which the medians are printed. The ratio counts: absolute figures are the
+ * machine's. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <spawn.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,13 +36,50 @@ static void die(const char *what, int err)
     exit(1);
 }
 
+static uint64_t timeval_us(struct timeval tv)
+{
+    return (uint64_t)tv.tv_sec * 1000000U + (uint64_t)tv.tv_usec;
+}
+
+/* Processor time of this process, of the children it has waited for, and the same of the spawner
+ * (pid, 0: none): what a job costs whatever else the machine does. */
+static uint64_t cpu_us(pid_t spawner)
+{
+    uint64_t us = 0;
+    struct rusage usage;
+    const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    for (int i = 0; i < 2; i++) {
+        (void)getrusage(whose[i], &usage);
+        us += timeval_us(usage.ru_utime) + timeval_us(usage.ru_stime);
+    }
+    if (spawner == 0)
+        return us;
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)spawner);
+    FILE *file = fopen(path, "re");
+    unsigned long ticks[4] = {0};
+    if (file == NULL ||
+        fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu",
+               &ticks[0], &ticks[1], &ticks[2], &ticks[3]) != 4)
+        die("the spawner's processor time", OB_EINVAL);
+    (void)fclose(file);
+    uint64_t tick_us = 1000000U / (uint64_t)sysconf(_SC_CLK_TCK);
+    return us + (ticks[0] + ticks[1] + ticks[2] + ticks[3]) * tick_us;
+}
+
+struct figures {
+    double rate;   /* processes a second */
+    double cpu_us; /* of one, in all processes involved */
+};
+
 /* The limit: nothing but posix_spawn and waitpid. */
-static double bare_rate(void)
+static struct figures measure_bare(void)
 {
     static char program[] = "/bin/true";
     static char path[] = "PATH=/usr/bin:/bin";
     char *argv[] = {program, NULL};
     char *envp[] = {path, NULL};
+    uint64_t cpu_begin = cpu_us(0);
     uint64_t begin = clock_mono_us();
     uint64_t end = begin + duration_ms * 1000;
     unsigned running = 0;
@@ -58,7 +97,8 @@ static double bare_rate(void)
             done++;
         }
     }
-    return (double)done * 1e6 / (double)(clock_mono_us() - begin);
+    return (struct figures){.rate = (double)done * 1e6 / (double)(clock_mono_us() - begin),
+                            .cpu_us = (double)(cpu_us(0) - cpu_begin) / done};
 }
 
 struct bench {
@@ -104,8 +144,10 @@ static void on_done(struct run *run, const struct outcome *outcome)
         start(run);
 }
 
-static double client_rate(void)
+static struct figures measure_client(void)
 {
+    pid_t spawner = spawn_client_pid(bench.client);
+    uint64_t cpu_begin = cpu_us(spawner);
     uint64_t begin = clock_mono_us();
     bench.end_us = begin + duration_ms * 1000;
     bench.done = 0;
@@ -113,7 +155,8 @@ static double client_rate(void)
         start(&bench.runs[i]);
     while (bench.running > 0)
         (void)uv_run(&bench.loop, UV_RUN_ONCE);
-    return (double)bench.done * 1e6 / (double)(clock_mono_us() - begin);
+    return (struct figures){.rate = (double)bench.done * 1e6 / (double)(clock_mono_us() - begin),
+                            .cpu_us = (double)(cpu_us(spawner) - cpu_begin) / bench.done};
 }
 
 static void on_lost(void *arg)
@@ -185,19 +228,27 @@ int main(int argc, char **argv)
         return 64;
     }
     open_all();
-    (void)printf("%-10s %12s %12s %8s\n", "memory", "bare /s", "pgoutbox /s", "ratio");
+    (void)printf("%-8s %10s %12s %8s %12s %12s\n", "memory", "bare /s", "pgoutbox /s", "ratio",
+                 "bare CPU us", "our CPU us");
     for (int ballast = 0; ballast < 2; ballast++) {
         char *memory = NULL;
         if (ballast == 1) {
             memory = ob_xcalloc(1, BALLAST_BYTES);
             memset(memory, 1, BALLAST_BYTES);
         }
+        double values[5][ROUNDS];
         for (int round = 0; round < ROUNDS; round++) {
-            double bare = bare_rate();
-            double ours = client_rate();
-            (void)printf("%-10s %12.0f %12.0f %8.2f\n", ballast == 0 ? "small" : "200 MB", bare,
-                         ours, ours / bare);
+            struct figures bare = measure_bare();
+            struct figures ours = measure_client();
+            values[0][round] = bare.rate;
+            values[1][round] = ours.rate;
+            values[2][round] = ours.rate / bare.rate;
+            values[3][round] = bare.cpu_us;
+            values[4][round] = ours.cpu_us;
         }
+        (void)printf("%-8s %10.0f %12.0f %8.2f %12.0f %12.0f\n", ballast == 0 ? "small" : "200 MB",
+                     median(values[0]), median(values[1]), median(values[2]), median(values[3]),
+                     median(values[4]));
         ob_free(memory);
     }
     bench.commands->ops->close(bench.commands, on_commands_closed);
