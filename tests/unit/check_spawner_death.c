@@ -217,6 +217,31 @@ START_TEST(a_crashed_dispatcher_leaves_no_survivor)
 }
 END_TEST
 
+/* Nobody is there to act: the kernel ends the commands with the spawner. */
+START_TEST(commands_die_with_the_spawner_while_the_dispatcher_is_stopped)
+{
+    int out = scratch_file();
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        fixture_open();
+        struct child_record r;
+        child_shell(&r, "echo $$ $PPID; exec sleep 1000", out);
+        for (;;)
+            (void)uv_run(&fx.loop, UV_RUN_ONCE);
+    }
+    ck_assert(wait_until(strchr(fd_text(out), '\n') != NULL, 10000));
+    int command = 0;
+    int spawner = 0;
+    ck_assert_int_eq(sscanf(fd_text(out), "%d %d", &command, &spawner), 2);
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+    ck_assert_int_eq(kill(spawner, SIGKILL), 0);
+    ck_assert(wait_until(process_is_over(command), 5000));
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert(wait_until(no_child_left(), 10000));
+}
+END_TEST
+
 START_TEST(the_lock_is_free_only_when_every_survivor_is_gone)
 {
     char path[] = "/tmp/obspXXXXXX";
@@ -292,6 +317,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(dispatcher, be_subreaper, NULL);
     tcase_add_test(dispatcher, a_killed_dispatcher_leaves_no_survivor);
     tcase_add_test(dispatcher, a_crashed_dispatcher_leaves_no_survivor);
+    tcase_add_test(dispatcher, commands_die_with_the_spawner_while_the_dispatcher_is_stopped);
     tcase_add_test(dispatcher, the_lock_is_free_only_when_every_survivor_is_gone);
 #ifdef OB_FAULTS
     tcase_add_test(dispatcher, a_spawner_that_dies_in_the_middle_of_a_start_leaves_nothing);
