@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "exec/descent.h"
 #include "exec/spawn_wire.h"
@@ -172,7 +173,7 @@ static void handle_reply(struct spawn_client *c, const struct spawn_reply *reply
 /* One reply. False: none is there, or the other side has closed. */
 static bool read_reply(struct spawn_client *c)
 {
-    struct spawn_reply reply;
+    struct spawn_reply reply = {0};
     int fds[WIRE_FDS_MAX];
     size_t fds_count;
     ssize_t n = wire_receive(c->link->fd, &reply, sizeof reply, fds, &fds_count);
@@ -362,6 +363,9 @@ int spawn_client_restart(struct spawn_client *c)
     c->is_deadline_pending = false;
     for (size_t i = 0; i < c->held_count && err == 0; i++)
         err = send_hold(c, c->held_fds[i]);
+    /* A deadline that has passed has done its work; it would only end the new one too. */
+    if (c->deadline_ms <= clock_boot_ms())
+        c->deadline_ms = 0;
     if (err == 0 && c->deadline_ms != 0)
         err = send_deadline(c);
     ob_assert(err == 0 ||
@@ -453,7 +457,7 @@ int spawn_client_hold_fd(struct spawn_client *c, int fd)
     if (copy < 0)
         return -errno;
     int err = send_hold(c, copy);
-    if (err != 0) {
+    if (err != 0 && err != OB_ESPAWN) { /* without a spawner: the next one gets it */
         (void)close(copy);
         return err;
     }

@@ -127,6 +127,25 @@ START_TEST(a_passed_deadline_kills_everything_without_the_dispatcher)
     pump_until(fx.lost_count == 1, 10000);
     ck_assert_int_eq(r.wait_status, SPAWN_EXIT_LOST);
     ck_assert(no_child_left());
+    /* The next one is not bound by it. */
+    ck_assert_int_eq(spawn_client_restart(fx.client), 0);
+    ck_assert_int_eq(child_shell_run("sleep 0.1; exit 2", -1), 2);
+    ck_assert_int_eq(fx.lost_count, 1);
+}
+END_TEST
+
+/* One that has not passed is handed on to the next spawner. */
+START_TEST(a_deadline_outlives_the_spawner_that_knew_it)
+{
+    struct child_record r;
+    ck_assert_int_eq(kill(fx.spawner.pid, SIGSTOP), 0);
+    spawn_client_set_deadline(fx.client, clock_boot_ms() + 1500);
+    ck_assert_int_eq(kill(fx.spawner.pid, SIGKILL), 0);
+    pump_until(fx.lost_count == 1, 10000);
+    ck_assert_int_eq(spawn_client_restart(fx.client), 0);
+    child_shell(&r, "exec sleep 1000", -1);
+    pump_until(fx.lost_count == 2, 10000);
+    ck_assert_int_eq(r.wait_status, SPAWN_EXIT_LOST);
 }
 END_TEST
 
@@ -166,10 +185,13 @@ START_TEST(a_held_descriptor_is_kept_by_the_spawner_and_by_the_next_one)
     ck_assert(!lock_is_free(path));
     ck_assert_int_eq(kill(fx.spawner.pid, SIGKILL), 0);
     pump_until(fx.lost_count == 1, 10000);
+    int second = open("/dev/null", O_RDONLY | O_CLOEXEC); /* given while there is no spawner */
+    ck_assert_int_eq(spawn_client_hold_fd(fx.client, second), 0);
+    (void)close(second);
     ck_assert_int_eq(spawn_client_restart(fx.client), 0);
     ck_assert_int_eq(child_shell_run("exit 0", -1), 0); /* the hold was read before this */
     size_t count = open_descriptors(spawn_client_pid(fx.client));
-    ck_assert_uint_eq(count, 7); /* 0 1 2, socket, signals, timer, and it */
+    ck_assert_uint_eq(count, 8); /* 0 1 2, socket, signals, timer, and both */
     (void)unlink(path);
 }
 END_TEST
@@ -308,6 +330,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_spawner_may_die_and_be_replaced_again_and_again);
     tcase_add_test(tc, closing_kills_everything_that_still_runs);
     tcase_add_test(tc, a_passed_deadline_kills_everything_without_the_dispatcher);
+    tcase_add_test(tc, a_deadline_outlives_the_spawner_that_knew_it);
     tcase_add_test(tc, a_renewed_or_removed_deadline_kills_nothing);
     tcase_add_test(tc, a_held_descriptor_is_kept_by_the_spawner_and_by_the_next_one);
     tcase_add_test(tc, the_spawner_ignores_the_signals_of_a_terminal);
