@@ -365,6 +365,8 @@ static void on_timer(uv_timer_t *timer)
     act(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* With CURL_CSELECT_ERR alone libcurl gives up unread; with IN beside it, it reads what came before
+ * the error, and then the error itself. */
 static void on_ready(void *arg, int fd, int events)
 {
     int curl_events = 0;
@@ -373,7 +375,7 @@ static void on_ready(void *arg, int fd, int events)
     if ((events & WATCH_WRITE) != 0)
         curl_events |= CURL_CSELECT_OUT;
     if ((events & WATCH_ERROR) != 0)
-        curl_events |= CURL_CSELECT_ERR;
+        curl_events |= CURL_CSELECT_ERR | CURL_CSELECT_IN;
     act(arg, fd, curl_events);
 }
 
