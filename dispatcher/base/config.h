@@ -97,7 +97,7 @@ struct config {
     size_t tasks_count;
 };
 
-/* A new configuration with every default and no tasks. */
+/* A new configuration with every default and no tasks. Dies when memory is short. */
 struct config *config_new(void);
 struct config *config_ref(struct config *c);
 void config_unref(struct config *c); /* frees with the last reference; NULL is fine */
@@ -119,7 +119,9 @@ int config_finish(struct config *c, struct buf *reterr) OB_MUST_CHECK;
 /* NULL if no handler is registered. */
 const struct task_config *config_find_task(const struct config *c, const char *name);
 
-/* Appends the effective configuration as YAML that config_load_text would take; no passwords. */
+/* Appends the effective configuration as YAML that config_load_text would take. Passwords of
+ * `database` and `proxy`, and headers and variables whose name sounds like a secret, are printed as
+ * ***. */
 void config_print(const struct config *c, struct buf *out);
 
 /* A task's name: 1 to 128 of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _. The same

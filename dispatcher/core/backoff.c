@@ -55,10 +55,3 @@ uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint
         delay = 1;
     return delay > at_least_ms ? delay : at_least_ms;
 }
-
-uint64_t backoff_reconnect_ms(unsigned n, uint32_t random)
-{
-    const struct backoff_config reconnect = {
-        .base_ms = 100, .max_ms = 30 * 1000, .jitter_permille = 200};
-    return backoff_delay_ms(&reconnect, n, random, 0);
-}

@@ -12,7 +12,4 @@
 uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint32_t random,
                           uint64_t at_least_ms);
 
-/* Reconnecting to the server: 100 ms doubling to 30 s, the same jitter rule at ±20 %. n from 1. */
-uint64_t backoff_reconnect_ms(unsigned n, uint32_t random);
-
 #endif

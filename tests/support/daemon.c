@@ -27,8 +27,6 @@ enum {
 
 #define PROGRAM OB_TEST_BUILD_DIR "/bin/outbox"
 
-extern char **environ;
-
 /* In the child: nothing of the caller's PG* or OUTBOX_* settings, the test's database, extra_env.
  */
 static void set_environment(const char *const *extra_env)
@@ -59,6 +57,10 @@ static void exec_outbox(const char *first, const char *const *args, const char *
     size_t n = 1;
     if (first != NULL)
         argv[n++] = first;
+    if (first != NULL) { /* the daemon; a test that wants another folder says so later on the line */
+        argv[n++] = "--lock-dir";
+        argv[n++] = test_dir();
+    }
     for (; args != NULL && *args != NULL && n < ARGS_MAX - 1; args++)
         argv[n++] = *args;
     set_environment(extra_env);
