@@ -52,8 +52,9 @@ void admin_rows_free(struct admin_rows *rows)
     ob_free(rows);
 }
 
-/* Runs one statement. Every column of `sql` is text or bytea, so that the binary format yields
- * strings (with libpq's own NUL behind them) and raw bytes at once. */
+/* Runs one statement. ORDER BY needs qualified columns: a bare name is the output column, which is
+ * text. Every column of `sql` is text or bytea, so that the binary format yields strings (with
+ * libpq's own NUL behind them) and raw bytes at once. */
 static int query(struct admin *a, enum admin_right right, const char *sql, int nparams,
                  const char *const *values, const int *lengths, const int *formats,
                  struct admin_rows **ret_rows, struct admin_error *reterr)
@@ -264,50 +265,49 @@ int admin_payload(struct admin *a, int64_t id, struct admin_rows **ret_rows,
     return query_id(a, "SELECT outbox.payload($1::bigint)", id, ret_rows, reterr);
 }
 
+/* clang-format off: it cannot lay out strings with macros among them. */
+/* In the view's order, the one in which they were recorded: numbers begin again with a retry by
+ * hand. */
+static const char attempts_sql[] = "SELECT t.attempt::text, " UTC(
+    "t.started_at") ","
+                    " t.duration_ms::text, t.outcome, t.reason, t.exit_code::text, t.signal::text,"
+                    " t.http_status::text, t.output_head, t.output_tail, t.output_bytes::text, "
+                    "t.dispatcher::text"
+                    " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
+
+static const char stats_sql[] = "SELECT s.task, s.state, s.count::text, " MILLISECONDS(
+    "s.oldest_age") ", s.handlers::text"
+                    " FROM outbox.stats s ORDER BY s.task, array_position("
+                    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
+
+static const char
+    dispatchers_sql[] =
+        "SELECT d.id::text, d.name, d.host, d.pid::text, d.version, to_json(d.tasks)::text,"
+        " array_to_string(d.tasks, ', '), " UTC("d.started_at") ", " MILLISECONDS("clock_timestamp("
+                                                                                  ") - "
+                                                                                  "d.started_at") ", " UTC("d.beat_at") ", " MILLISECONDS(
+            "clock_timestamp() - d.beat_at") ", " MILLISECONDS("d.lease") ", d.live::text, "
+                                                                          "d.running::text"
+                                                                          " FROM "
+                                                                          "outbox.dispatchers d "
+                                                                          "ORDER BY d.name, "
+                                                                          "d.started_at";
+/* clang-format on */
+
 int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
                    struct admin_error *reterr)
 {
-    return query_id(
-        a,
-        "SELECT attempt::text, " UTC("started_at") ", duration_ms::text, outcome, reason,"
-                                                   " exit_code::text, signal::text, "
-                                                   "http_status::text, output_head, output_tail,"
-                                                   " output_bytes::text, dispatcher::text"
-                                                   " FROM outbox.attempts WHERE job_id = "
-                                                   "$1::bigint ORDER BY attempt, started_at",
-        id, ret_rows, reterr);
+    return query_id(a, attempts_sql, id, ret_rows, reterr);
 }
 
 int admin_stats(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER,
-                      "SELECT task, state, count::text, " MILLISECONDS(
-                          "oldest_age") ", handlers::text"
-                                        " FROM outbox.stats ORDER BY task, array_position("
-                                        "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', "
-                                        "'done'], state)",
-                      0, NULL, ret_rows, reterr);
+    return query_text(a, ADMIN_READER, stats_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER,
-                      "SELECT id::text, name, host, pid::text, version, to_json(tasks)::text,"
-                      " array_to_string(tasks, ', '), " UTC("started_at") ", " MILLISECONDS("clock_"
-                                                                                            "timest"
-                                                                                            "amp() "
-                                                                                            "- "
-                                                                                            "starte"
-                                                                                            "d_at") ", " UTC("beat_at") ", " MILLISECONDS(
-                          "clock_timestamp() - beat_at") ", " MILLISECONDS("lease") ", live::text, "
-                                                                                    "running::text "
-                                                                                    "FROM "
-                                                                                    "outbox."
-                                                                                    "dispatchers "
-                                                                                    "ORDER BY "
-                                                                                    "name, "
-                                                                                    "started_at",
-                      0, NULL, ret_rows, reterr);
+    return query_text(a, ADMIN_READER, dispatchers_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
@@ -338,9 +338,9 @@ int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admi
     char number[NUMBER_SIZE];
     (void)snprintf(number, sizeof number, "%" PRId64, after);
     const char *values[] = {task, number};
-    return query_text(
-        a, ADMIN_READER,
-        "SELECT id::text FROM outbox.jobs WHERE state = 'dead'"
-        " AND ($1::text IS NULL OR task = $1::text) AND id > $2::bigint ORDER BY id LIMIT 500",
-        2, values, ret_rows, reterr);
+    return query_text(a, ADMIN_READER,
+                      "SELECT j.id::text FROM outbox.jobs j WHERE j.state = 'dead'"
+                      " AND ($1::text IS NULL OR j.task = $1::text) AND j.id > $2::bigint ORDER BY "
+                      "j.id LIMIT 500",
+                      2, values, ret_rows, reterr);
 }

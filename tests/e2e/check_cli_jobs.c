@@ -334,6 +334,26 @@ START_TEST(a_dead_job_is_shown_with_its_attempt_and_output)
 }
 END_TEST
 
+START_TEST(attempts_are_shown_in_the_order_in_which_they_happened)
+{
+    (void)enqueue("boom", "{}");
+    testdb_exec("SELECT outbox.register(77, 'w', 'h', 'b', 'l', 1, '{}', '9', '{boom}', '60s')");
+    testdb_exec(
+        "DO $$ BEGIN FOR i IN 1..12 LOOP"
+        " PERFORM outbox.claim(77, i, '{boom}', '{1}');"
+        " PERFORM outbox.settle(77, '{1}', ARRAY[i::bigint], jsonb_build_array(jsonb_build_object("
+        "'outcome', 'retry', 'reason', 'try ' || i, 'delay_ms', 0)));"
+        " END LOOP; END $$");
+    json_t *json = parsed(OUTBOX_RUN("show", "1", "--json"));
+    json_t *log = json_object_get(json, "attempts_log");
+    ck_assert_uint_eq(json_array_size(log), 12);
+    for (size_t i = 0; i < 12; i++)
+        ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(log, i), "attempt")),
+                         (long)i + 1);
+    json_decref(json);
+}
+END_TEST
+
 START_TEST(a_job_that_is_not_there_is_told_with_1)
 {
     struct command_result r = OUTBOX_RUN("show", "4711");
@@ -486,6 +506,7 @@ Suite *test_suite(void)
         a_limit_that_hides_jobs_is_told_on_stderr, no_jobs_is_no_error,
         a_job_in_json_has_every_field);
     ADD(suite, "show", a_dead_job_is_shown_with_its_attempt_and_output,
+        attempts_are_shown_in_the_order_in_which_they_happened,
         a_job_that_is_not_there_is_told_with_1);
     ADD(suite, "stats and dispatchers", stats_mark_tasks_that_nobody_handles,
         dispatchers_are_listed);
