@@ -196,7 +196,7 @@ static bool stop_server(int signum)
         (void)kill(postmaster, signum);
     /* Its children notice by themselves; those that are busy don't. A new postmaster refuses to
      * start while one of them holds the shared memory. */
-    if (!wait_until(reap() == 0, 3000))
+    if (!wait_until(reap() == 0, signum == SIGKILL ? 500 : 6000))
         kill_orphans();
     return wait_until(reap() == 0, 5000);
 }

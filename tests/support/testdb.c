@@ -10,10 +10,8 @@
 
 #include "child.h"
 #include "ck_main.h"
-#include "pgcluster.h"
-#ifdef OB_TEST_HAVE_MIGRATE
 #include "db/migrate.h"
-#endif
+#include "pgcluster.h"
 
 enum { RING = 8, CONNINFO_SIZE = 256 };
 
@@ -93,9 +91,6 @@ static void mark_running(void)
 void testdb_make_template(void)
 {
     admin_exec("create database template_outbox");
-#ifdef OB_TEST_HAVE_MIGRATE
-    if (sql_files_count == 0)
-        return;
     char error[MIGRATE_ERROR_SIZE] = "";
     PGconn *conn = connect_to("template_outbox", "postgres");
     check_connected(conn);
@@ -103,7 +98,6 @@ void testdb_make_template(void)
     PQfinish(conn);
     if (rc != 0)
         ck_abort_msg("migrate_apply: %s: %s", ob_strerror(rc), error);
-#endif
 }
 
 static void create_from(const char *template_name)
