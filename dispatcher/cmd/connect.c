@@ -47,9 +47,10 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
     return first;
 }
 
-/* Loads the file and, if `whole`, adds what the command line says and checks everything together. */
-static int build(const struct cmd_args *args, bool whole, cmd_override override, struct config **ret_config,
-                 struct buf *reterr)
+/* Loads the file and, if `whole`, adds what the command line says and checks everything together.
+ */
+static int build(const struct cmd_args *args, bool whole, cmd_override override,
+                 struct config **ret_config, struct buf *reterr)
 {
     struct config *c = config_new();
     const char *path = config_path(args);

@@ -127,71 +127,20 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     return 0;
 }
 
+/* clang-format cannot lay out strings with macros among them. */
+/* clang-format off */
+
 /* RFC 3339 in UTC with microseconds. */
-#define UTC(column)        "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+#define UTC(column) "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 #define MILLISECONDS(span) "floor(extract(epoch FROM " span ") * 1000)::bigint::text"
 
-#define JOB_SELECT                                                                                                                                                                                                \
-    "SELECT j.id::text, j.task, j.state, j.priority::text, j.key, " UTC(                                                                                                                                          \
-        "j.run_at") ", " MILLISECONDS("j.run_at - clock_timestamp()") ", " UTC("j.expires_at") ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "p"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "_"                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "p"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "l"                                                                                                                \
-                                                                                               "o"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " " UTC("j.created_at") ", " MILLISECONDS("clock_timestamp() - j.created_at") ", " UTC(                            \
-                                                                                                   "j.finished_at") ", j.reason,"                                                                                 \
-                                                                                                                    " j.encoding::text, j.payload_size::text, j.owner::text, j.dispatcher::text, j.headers::text" \
-                                                                                                                    " FROM outbox.jobs j"
+#define JOB_SELECT                                                                                 \
+    "SELECT j.id::text, j.task, j.state, j.priority::text, j.key, "                                \
+    UTC("j.run_at") ", " MILLISECONDS("j.run_at - clock_timestamp()") ", "                         \
+    UTC("j.expires_at") ", j.attempts::text, j.max_attempts::text, j.lost::text, "                 \
+    UTC("j.created_at") ", " MILLISECONDS("clock_timestamp() - j.created_at") ", "                 \
+    UTC("j.finished_at") ", j.reason, j.encoding::text, j.payload_size::text, j.owner::text,"      \
+    " j.dispatcher::text, j.headers::text FROM outbox.jobs j"
 
 #define JOB_WHERE                                                                                  \
     " WHERE ($1::text[] IS NULL OR j.task = ANY ($1::text[]))"                                     \
@@ -201,6 +150,29 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     " AND ($5::bigint IS NULL OR j.created_at >= to_timestamp(0) + $5::bigint * interval '1 us')"  \
     " AND ($6::bigint IS NULL OR j.created_at <= clock_timestamp() - $6::bigint * interval '1 "    \
     "ms')"
+
+/* In the view's order, the one in which they were recorded: numbers begin again with a retry by
+ * hand. */
+static const char attempts_sql[] =
+    "SELECT t.attempt::text, " UTC("t.started_at") ","
+    " t.duration_ms::text, t.outcome, t.reason, t.exit_code::text, t.signal::text,"
+    " t.http_status::text, t.output_head, t.output_tail, t.output_bytes::text, t.dispatcher::text"
+    " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
+
+static const char stats_sql[] =
+    "SELECT s.task, s.state, s.count::text, " MILLISECONDS("s.oldest_age") ", s.handlers::text"
+    " FROM outbox.stats s ORDER BY s.task, array_position("
+    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
+
+static const char dispatchers_sql[] =
+    "SELECT d.id::text, d.name, d.host, d.pid::text, d.version, to_json(d.tasks)::text,"
+    " array_to_string(d.tasks, ', '), "
+    UTC("d.started_at") ", " MILLISECONDS("clock_timestamp() - d.started_at") ", "
+    UTC("d.beat_at") ", " MILLISECONDS("clock_timestamp() - d.beat_at") ", "
+    MILLISECONDS("d.lease") ", d.live::text, d.running::text"
+    " FROM outbox.dispatchers d ORDER BY d.name, d.started_at";
+
+/* clang-format on */
 
 enum { FILTER_PARAMS = 7, NUMBER_SIZE = 24 };
 
@@ -264,35 +236,6 @@ int admin_payload(struct admin *a, int64_t id, struct admin_rows **ret_rows,
 {
     return query_id(a, "SELECT outbox.payload($1::bigint)", id, ret_rows, reterr);
 }
-
-/* clang-format off: it cannot lay out strings with macros among them. */
-/* In the view's order, the one in which they were recorded: numbers begin again with a retry by
- * hand. */
-static const char attempts_sql[] = "SELECT t.attempt::text, " UTC(
-    "t.started_at") ","
-                    " t.duration_ms::text, t.outcome, t.reason, t.exit_code::text, t.signal::text,"
-                    " t.http_status::text, t.output_head, t.output_tail, t.output_bytes::text, "
-                    "t.dispatcher::text"
-                    " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
-
-static const char stats_sql[] = "SELECT s.task, s.state, s.count::text, " MILLISECONDS(
-    "s.oldest_age") ", s.handlers::text"
-                    " FROM outbox.stats s ORDER BY s.task, array_position("
-                    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
-
-static const char
-    dispatchers_sql[] =
-        "SELECT d.id::text, d.name, d.host, d.pid::text, d.version, to_json(d.tasks)::text,"
-        " array_to_string(d.tasks, ', '), " UTC("d.started_at") ", " MILLISECONDS("clock_timestamp("
-                                                                                  ") - "
-                                                                                  "d.started_at") ", " UTC("d.beat_at") ", " MILLISECONDS(
-            "clock_timestamp() - d.beat_at") ", " MILLISECONDS("d.lease") ", d.live::text, "
-                                                                          "d.running::text"
-                                                                          " FROM "
-                                                                          "outbox.dispatchers d "
-                                                                          "ORDER BY d.name, "
-                                                                          "d.started_at";
-/* clang-format on */
 
 int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
                    struct admin_error *reterr)
