@@ -183,6 +183,9 @@ static const struct {
     {{"enqueue", "t", "{}", "--msgpack"}, "from standard input"},
     {{"grant"}, "say for whom"},
     {{"migrate", "--print", "--status"}, "goes with neither"},
+    {{"run", "--discard", "t", "--concurrency", "many"}, "expected a number from 1"},
+    {{"run", "--discard", "t", "--lease", "long"}, "expected a duration"},
+    {{"run", "--frobnicate"}, "unknown option"},
     {{"try"}, "usage is `outbox try TASK [JSON|-]`"},
     {{"check", "--print", "--json"}, "--print"},
 };
