@@ -1,7 +1,10 @@
 /* enqueue, jobs, show, stats, dispatchers, cancel, retry and migrate against a real server. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -478,6 +481,65 @@ START_TEST(retry_all_revives_the_dead_jobs_of_a_task_and_no_others)
 }
 END_TEST
 
+/* Runs `outbox ARGS` with a terminal 60 columns wide as its stdout and stderr; returns what it
+ * printed. */
+static char *on_terminal(const char *args, const char *environment)
+{
+    enum { SIZE = 1 << 16 };
+    char command[512];
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    ck_assert_int_ge(master, 0);
+    ck_assert_int_eq(grantpt(master), 0);
+    ck_assert_int_eq(unlockpt(master), 0);
+    struct winsize size = {.ws_row = 24, .ws_col = 60};
+    ck_assert_int_eq(ioctl(master, TIOCSWINSZ, &size), 0);
+    (void)snprintf(command, sizeof command,
+                   "%s TERM=xterm OUTBOX_DATABASE='%s' %s/bin/outbox %s >%s 2>&1 </dev/null",
+                   environment, testdb_conninfo(), OB_TEST_BUILD_DIR, args, ptsname(master));
+    int slave = open(ptsname(master),
+                     O_RDWR | O_NOCTTY | O_CLOEXEC); /* keeps what is written until it is read */
+    FILE *shell = popen(command, "r");               /* NOLINT: fixed text */
+    ck_assert_ptr_nonnull(shell);
+    ck_assert_int_eq(pclose(shell), 0);
+    char *text = calloc(1, SIZE);
+    ck_assert_ptr_nonnull(text);
+    ck_assert_int_eq(fcntl(master, F_SETFL, O_NONBLOCK), 0);
+    size_t len = 0;
+    for (ssize_t n = read(master, text, SIZE - 1); n > 0;
+         n = read(master, text + len, SIZE - 1 - len))
+        len += (size_t)n;
+    (void)close(slave);
+    (void)close(master);
+    return text;
+}
+
+START_TEST(a_terminal_gets_colour_and_lines_that_fit)
+{
+    make_jobs();
+    testdb_exec("UPDATE outbox.dead SET reason = repeat('long ', 50)");
+    char *text = on_terminal("jobs", "NO_COLOR=");
+    expect_text(text, "\033[31mdead\033[0m");
+    expect_text(text, "long lo");
+    expect_text(text, "\xE2\x80\xA6"); /* the ellipsis */
+    ck_assert_ptr_null(strstr(text, "long long long long long long"));
+    free(text);
+    text = on_terminal("jobs", "NO_COLOR=1");
+    ck_assert_ptr_null(strchr(text, '\033'));
+    expect_text(text, "dead");
+    free(text);
+}
+END_TEST
+
+START_TEST(retrying_many_shows_progress_on_a_terminal)
+{
+    make_jobs();
+    char *text = on_terminal("retry --all", "NO_COLOR=1");
+    expect_text(text, "########] 1 of 1 ");
+    expect_text(text, "1 retried");
+    free(text);
+}
+END_TEST
+
 static void add(Suite *suite, const char *name, const TTest *const *tests, size_t count)
 {
     TCase *tc = tcase_create(name);
@@ -512,5 +574,7 @@ Suite *test_suite(void)
         dispatchers_are_listed);
     ADD(suite, "cancel and retry", cancel_answers_for_each_id, cancel_answers_in_json,
         retry_answers_for_each_id, retry_all_revives_the_dead_jobs_of_a_task_and_no_others);
+    ADD(suite, "on a terminal", a_terminal_gets_colour_and_lines_that_fit,
+        retrying_many_shows_progress_on_a_terminal);
     return suite;
 }
