@@ -354,6 +354,8 @@ START_TEST(attempts_are_shown_in_the_order_in_which_they_happened)
         ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(log, i), "attempt")),
                          (long)i + 1);
     json_decref(json);
+    expect_text(OUTBOX_RUN("show", "1").out,
+                "\nattempt 12    retry: try 12\n"); /* no times were recorded */
 }
 END_TEST
 

@@ -210,6 +210,17 @@ START_TEST(a_role_without_privileges_is_told_which_grant_is_missing)
 }
 END_TEST
 
+START_TEST(migrate_without_the_right_to_create_says_so)
+{
+    grant(NULL, "cli_nobody");
+    testdb_exec("DROP SCHEMA outbox CASCADE");
+    struct command_result r = as("cli_nobody", "migrate", NULL, NULL);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
+    expect_text(r.err, "permission denied for database");
+    ck_assert_ptr_null(strstr(r.out, "applied"));
+}
+END_TEST
+
 START_TEST(a_producer_may_enqueue_and_nothing_else)
 {
     grant("--producer", "cli_producer");
@@ -370,6 +381,18 @@ START_TEST(try_ends_a_handler_at_its_timeout)
 }
 END_TEST
 
+/* The handler finds the program as its parent's (the spawner's) parent, and signals it. */
+START_TEST(an_interrupted_try_stops_its_handler)
+{
+    struct command_result r =
+        OUTBOX_RUN("try", "t", "--shell",
+                   "t=read _ _ _ program _ </proc/$PPID/stat; kill -INT $program; exec sleep 600");
+    ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
+    expect_text(r.out, "outcome  release");
+    expect_text(r.out, "next     given back uncounted");
+}
+END_TEST
+
 START_TEST(try_discards)
 {
     struct command_result r = OUTBOX_RUN("try", "t", "--discard", "t");
@@ -445,6 +468,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_server_in_recovery_of_a_crash_can_be_reached_afterwards);
     tc = add_case(suite, "roles", testdb_create);
     tcase_add_test(tc, a_role_without_privileges_is_told_which_grant_is_missing);
+    tcase_add_test(tc, migrate_without_the_right_to_create_says_so);
     tcase_add_test(tc, a_producer_may_enqueue_and_nothing_else);
     tcase_add_test(tc, a_reader_may_look_and_nothing_else);
     tcase_add_test(tc, a_dispatcher_role_may_mend);
@@ -456,6 +480,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, try_runs_a_shell_handler_once);
     tcase_add_test(tc, try_says_what_would_become_of_a_job_that_fails);
     tcase_add_test(tc, try_ends_a_handler_at_its_timeout);
+    tcase_add_test(tc, an_interrupted_try_stops_its_handler);
     tcase_add_test(tc, try_discards);
     tcase_add_test(tc, try_posts_to_a_webhook);
     tcase_add_test(tc, try_converts_msgpack_as_the_daemon_does);

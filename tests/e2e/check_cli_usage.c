@@ -261,17 +261,35 @@ START_TEST(a_broken_connection_string_shows_no_password)
 }
 END_TEST
 
+/* No OUTBOX_DATABASE here: there is no cluster. The message shows whom libpq tried to reach. */
+START_TEST(the_configuration_names_the_database_unless_the_command_line_does)
+{
+    const char *file =
+        test_file("database.yaml", "database: host=/from-the-file password=hunter2\n", 0600);
+    struct command_result r = OUTBOX_RUN("jobs", "--config", file);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_TRY_AGAIN);
+    expect_text(r.err, "/from-the-file/");
+    ck_assert_ptr_null(strstr(r.err, "hunter2"));
+    r = OUTBOX_RUN("jobs", "--config", file, "--database", "host=/from-the-line");
+    expect_text(r.err, "/from-the-line/");
+    file = test_file("broken.yaml", "database: [\n", 0600);
+    r = OUTBOX_RUN("jobs", "--config", file);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_CONFIG);
+    expect_text(r.err, "broken.yaml:");
+    r = OUTBOX_RUN("jobs", "--config", "/nonexistent.yaml");
+    ck_assert_int_eq(r.exit_code, OB_EXIT_CONFIG);
+}
+END_TEST
+
 START_TEST(a_full_disk_is_a_failure)
 {
-    struct command_result r;
-    char script[512];
-    (void)snprintf(script, sizeof script, "%s/bin/outbox --help >/dev/full", OB_TEST_BUILD_DIR);
-    FILE *shell = popen(script, "r"); /* NOLINT: fixed text */
+    char line[512];
+    (void)snprintf(line, sizeof line, "%s/bin/outbox --help 2>&1 >/dev/full", OB_TEST_BUILD_DIR);
+    FILE *shell = popen(line, "r"); /* NOLINT: fixed text */
     ck_assert_ptr_nonnull(shell);
-    int status = pclose(shell);
-    ck_assert_int_eq(status, 1 << 8);
-    r = OUTBOX_RUN("--help");
-    ck_assert_int_eq(r.exit_code, 0);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, shell));
+    expect_text(line, "could not write the output");
+    ck_assert_int_eq(pclose(shell), OB_EXIT_FAILED << 8);
 }
 END_TEST
 
@@ -300,6 +318,7 @@ Suite *test_suite(void)
     tcase_set_timeout(tc, TIMEOUT_E2E_S);
     tcase_add_loop_test(tc, a_server_that_is_not_there_is_told_with_75, 0,
                         sizeof asking / sizeof asking[0]);
+    tcase_add_test(tc, the_configuration_names_the_database_unless_the_command_line_does);
     tcase_add_loop_test(tc, a_broken_connection_string_shows_no_password, 0,
                         sizeof odd_strings / sizeof odd_strings[0]);
     suite_add_tcase(suite, tc);
