@@ -69,7 +69,7 @@ static pid_t spawner_of(pid_t parent)
     return (pid_t)child;
 }
 
-/* Processes whose command line has the text. */
+/* Processes whose command line begins with the text. */
 static size_t processes_with(const char *text)
 {
     DIR *proc = opendir("/proc");
@@ -86,7 +86,7 @@ static size_t processes_with(const char *text)
         (void)fclose(f);
         for (size_t i = 0; i < len; i++)
             line[i] = line[i] == '\0' ? ' ' : line[i];
-        n += strstr(line, text) != NULL && atol(e->d_name) != (long)getpid();
+        n += strncmp(line, text, strlen(text)) == 0;
     }
     (void)closedir(proc);
     return n;
