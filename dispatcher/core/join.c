@@ -328,8 +328,8 @@ static void on_registered(void *arg, const struct pg_error *error, const struct 
     s->registered = s->id;
     s->waiting_since_ms = 0;
     session_set_state(s, SESSION_ADOPTING);
-    store_set_name(s->work, s->id, on_named, s);
-    store_set_name(s->beat, s->id, on_named, s);
+    store_set_name(s->work, s->id, s->config->lease_ms, on_named, s);
+    store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);
     if (s->previous == 0) {
         on_adopted(s, NULL, NULL, 0);
         return;

@@ -204,7 +204,7 @@ static void on_up(struct pgconn *c, void *arg)
     struct session *s = arg;
     if (s->state == SESSION_READY) {
         s->beat_due_ms = 0; /* the beat connection is back: renew at once */
-        store_set_name(s->beat, s->id, on_named, s);
+        store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);
         on_tick(&s->tick);
         return;
     }

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum { RESULTS_PER_TURN = 1000, REFUSALS_MAX = 3, SLOW_DOWN_MS = 1000 };
+enum { RESULTS_PER_TURN = 1000, REFUSALS_MAX = 3, SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
 
 #define result_of(node) list_entry(node, struct execution, result_link)
 
@@ -182,8 +182,9 @@ static void on_due(void *arg, const struct pg_error *error, int moved, int64_t n
     } else {
         if (moved > 0)
             d->look_wanted = true;
+        /* Due, and not moved: somebody holds the row locked. */
         if (next_ms >= 0)
-            due_in(d, (uint64_t)next_ms);
+            due_in(d, moved == 0 && next_ms < LOCKED_RETRY_MS ? LOCKED_RETRY_MS : (uint64_t)next_ms);
     }
     answer(d);
 }

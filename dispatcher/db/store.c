@@ -3,6 +3,7 @@
 #include "db/store.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -20,12 +21,11 @@ char *store_session_sql(uint64_t lease_ms)
                         "SET lock_timeout = '1s';"
                         "SET statement_timeout = '%" PRIu64 "ms';"
                         "SET idle_in_transaction_session_timeout = '%" PRIu64 "ms';"
-                        "SET idle_session_timeout = '%" PRIu64 "ms';"
                         "SET synchronous_commit = on;"
                         "SET jit = off;"
                         "SET client_min_messages = warning;"
                         "SET TimeZone = 'UTC'",
-                        lease_ms / 2, lease_ms, lease_ms);
+                        lease_ms / 2, lease_ms);
 }
 
 static void parse_plain(struct store_call *call, PGresult *res, const struct pg_error *error)
@@ -199,14 +199,18 @@ void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_c
     send_tasks(c, "SELECT outbox.unwatch($1)", tasks, n, cb, arg);
 }
 
-void store_set_name(struct pgconn *c, int64_t id, store_cb cb, void *arg)
+void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg)
 {
+    char timeout[32];
     struct params p;
+    (void)snprintf(timeout, sizeof timeout, "%" PRIu64 "ms", lease_ms);
     params_init(&p);
     params_int8(&p, id);
+    params_text(&p, timeout);
     struct store_call *call = store_call_new(parse_plain, arg);
     call->cb.plain = cb;
-    store_send(c, &p, "SELECT set_config('application_name', 'outbox ' || $1::text, false)", call);
+    store_send(c, &p, "SELECT set_config('application_name', 'outbox ' || $1::text, false),"
+               " set_config('idle_session_timeout', $2, false)", call);
 }
 
 static void parse_peers(struct store_call *call, PGresult *res, const struct pg_error *error)

@@ -64,8 +64,9 @@ typedef void (*store_bool_cb)(void *arg, const struct pg_error *error, bool answ
 void store_unregister(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg);
 /* The heartbeat, and the sessions that the row names from now on. false: taken over. */
 void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_bool_cb cb, void *arg);
-/* Names the session after the dispatcher, so that outbox.terminate() finds it. */
-void store_set_name(struct pgconn *c, int64_t id, store_cb cb, void *arg);
+/* Names the session after the dispatcher, so that outbox.terminate() finds it, and lets the server end it
+ * when it is silent for a whole lease: not before, since a session may wait for the schema or the name. */
+void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg);
 /* The tasks that we handle, for those who look; and the locks that producers feel. */
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n, store_bool_cb cb, void *arg);
 void store_watch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);

@@ -116,8 +116,10 @@ void store_due(struct pgconn *c, store_due_cb cb, void *arg)
     struct store_call *call = store_call_new(parse_due, arg);
     call->cb.due = cb;
     store_send(c, &p,
-               "SELECT moved, coalesce(greatest(0, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000)),"
-               " -1)::bigint FROM outbox.due()",
+               /* greatest() passes over NULL: nothing scheduled must not read as due now. */
+               "SELECT moved, CASE WHEN next_due IS NULL THEN -1 ELSE"
+               " greatest(0, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000)) END::bigint"
+               " FROM outbox.due()",
                call);
 }
 
