@@ -406,16 +406,26 @@ OUTBOX_API int outbox_priv_fail(struct outbox_error *reterr, int code, const cha
     va_start(args, format);
     len = vsnprintf(reterr->message, sizeof reterr->message, format, args);
     va_end(args);
+    if (len < 0)
+        reterr->message[0] = '\0';
+    end = strlen(reterr->message);
     if (len >= (int)sizeof reterr->message) {
         /* never end inside a UTF-8 character: back to its first byte, and drop that one too */
-        end = sizeof reterr->message - 1;
         while (end > 0 && ((unsigned char)reterr->message[end - 1] & 0xc0) == 0x80) {
             end--;
         }
         if (end > 0 && ((unsigned char)reterr->message[end - 1] & 0x80) != 0) {
             end--;
         }
-        reterr->message[end] = '\0';
+    }
+    while (end > 0 && (unsigned char)reterr->message[end - 1] <= ' ') {
+        end--; /* libpq's messages end with a newline */
+    }
+    reterr->message[end] = '\0';
+    for (; end > 0; end--) {
+        if ((unsigned char)reterr->message[end - 1] < ' ') {
+            reterr->message[end - 1] = ' '; /* and have more: one line is what logs want */
+        }
     }
     return code;
 }
@@ -1424,6 +1434,7 @@ OUTBOX_API int outbox_priv_result_fail(const PGresult *res, const char *role,
                                 PQresStatus(PQresultStatus(res)));
     if (message == NULL) {
         message = PQresultErrorMessage(res);
+        message = *message != '\0' ? message : "libpq gave an error without a message";
     }
     if (code == OUTBOX_EPRIVILEGE)
         return outbox_priv_fail(reterr, code, sqlstate,

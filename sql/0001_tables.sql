@@ -26,7 +26,8 @@ COMMENT ON COLUMN outbox.migration.applied_at IS 'when it was applied (last)';
 COMMENT ON COLUMN outbox.migration.min_level IS 'the level of the oldest program that may still run after it';
 
 -- Live work only: a job leaves this table when it is done, dead or cancelled.
--- fillfactor 50 leaves room on each page for the new version that a claim writes.
+-- fillfactor 45 leaves room on each page for the new versions that claims write: they are 16 bytes larger,
+-- and with 50 one claim in eight found no room for a HOT update.
 CREATE TABLE outbox.job (
     id           bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     ready_xid    xid8,
@@ -50,7 +51,7 @@ CREATE TABLE outbox.job (
     CONSTRAINT job_payload CHECK (pg_catalog.octet_length(payload) <= 16777216),
     CONSTRAINT job_claim CHECK ((owner IS NULL) = (claim IS NULL))
 ) WITH (
-    fillfactor = 50,
+    fillfactor = 45,
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0,

@@ -86,6 +86,8 @@ BEGIN
         PERFORM outbox.refuse('22023', prefix || 'run_at is not finite', 'Give a time, or leave it out.');
     ELSIF delay < interval '0' THEN
         PERFORM outbox.refuse('22023', prefix || 'delay is negative', 'Give an interval from now, or leave it out.');
+    ELSIF delay > interval '1000 years' THEN
+        PERFORM outbox.refuse('22023', prefix || 'delay is over 1000 years', 'Give an interval from now, or leave it out.');
     ELSIF NOT isfinite(expires_at) THEN
         PERFORM outbox.refuse('22023', prefix || 'expires_at is not finite',
             'Leave it out for a job that never expires.');

@@ -86,8 +86,9 @@ COMMENT ON FUNCTION outbox.json_time(text, text, jsonb) IS 'internal: a member o
 CREATE OR REPLACE FUNCTION outbox.json_interval(prefix text, name text, job jsonb) RETURNS interval
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN CASE jsonb_typeof(job -> name) WHEN 'number' THEN make_interval(secs => (job ->> name)::float8)
-                                          ELSE (job ->> name)::interval END;
+    RETURN CASE WHEN jsonb_typeof(job -> name) IS DISTINCT FROM 'number' THEN (job ->> name)::interval
+                WHEN abs((job ->> name)::numeric) <= 1e10 THEN make_interval(secs => (job ->> name)::float8)
+                ELSE ('too large: ' || (job ->> name))::interval END; -- older servers overflow silently
 EXCEPTION WHEN data_exception THEN
     PERFORM outbox.refuse('22023', format('%s"%s" is not an interval: %s', prefix, name,
         left((job -> name)::text, 64)), 'Write a number of seconds, or a string such as "90 seconds".');

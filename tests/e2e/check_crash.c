@@ -116,8 +116,6 @@ START_TEST(killed_spawner_is_replaced_and_its_jobs_run_again)
 {
     char handler[600];
     (void)snprintf(handler, sizeof handler, "[ -e %s ] || sleep 600.5", flag_path("second"));
-    const char *config = test_file("outbox.yaml", "{}\n", 0644);
-    (void)config;
     START("--shell", recording("mail", handler));
     enqueue_jobs("mail", 3);
     ck_assert(wait_until(runs_count() == 3, E2E_WAIT_MS));
@@ -188,8 +186,10 @@ START_TEST(server_restarts_under_load_lose_nothing)
         ck_assert(wait_until(runs_count() >= (size_t)(100 * round + 20), E2E_WAIT_MS));
         pgcluster_crash_and_restart();
     }
-    expect_all_ran(1, 300);
+    wait_until_all_done();
     daemon_stop(&d);
+    ck_assert_uint_eq(runs_distinct(), 300); /* ids have gaps: a crash skips some of the sequence */
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dead"), 0);
 }
 END_TEST
 
