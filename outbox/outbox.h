@@ -360,32 +360,21 @@ OUTBOX_API int outbox_query_result(const PGresult *res, struct outbox_job *jobs,
 
 OUTBOX_API const char *outbox_strerror(int code)
 {
-    switch (code) {
-    case OUTBOX_OK:
-        return "success";
-    case OUTBOX_EINVAL:
-        return "invalid argument";
-    case OUTBOX_ENOMEM:
-        return "out of memory";
-    case OUTBOX_ENOTX:
-        return "not inside a transaction";
-    case OUTBOX_EABORTED:
-        return "the transaction has failed: roll back first";
-    case OUTBOX_EBUSY:
-        return "the connection is busy: collect results first";
-    case OUTBOX_ETOOBIG:
-        return "too large";
-    case OUTBOX_EDB:
-        return "the database refused";
-    case OUTBOX_ECONN:
-        return "no connection to the database";
-    case OUTBOX_ESCHEMA:
-        return "the schema is missing or of another version: run `outbox migrate`";
-    case OUTBOX_EPRIVILEGE:
-        return "the role may not enqueue: run `outbox grant --producer ROLE`";
-    default:
-        return "unknown error";
-    }
+    static const char *const texts[] = {
+        "success",
+        "invalid argument",
+        "out of memory",
+        "not inside a transaction",
+        "the transaction has failed: roll back first",
+        "the connection is busy: collect results first",
+        "too large",
+        "the database refused",
+        "no connection to the database",
+        "the schema is missing or of another version: run `outbox migrate`",
+        "the role may not enqueue: run `outbox grant --producer ROLE`",
+    };
+
+    return code > 0 || code < OUTBOX_EPRIVILEGE ? "unknown error" : texts[-code];
 }
 
 OUTBOX_API int outbox_priv_fail(struct outbox_error *reterr, int code, const char *sqlstate,
@@ -1138,14 +1127,6 @@ OUTBOX_API void outbox_priv_text_lit(struct outbox_priv_text *t, const char *tex
     outbox_priv_text_add(t, text, strlen(text));
 }
 
-OUTBOX_API void outbox_priv_text_int(struct outbox_priv_text *t, int64_t value)
-{
-    char digits[32];
-
-    (void)snprintf(digits, sizeof digits, "%lld", (long long)value);
-    outbox_priv_text_lit(t, digits);
-}
-
 /* Length of the character at s, which is not its end. In some client encodings (SJIS, GBK, ...) the
  * later bytes of a character may look like a backslash; never like a quote or a control character.
  */
@@ -1186,7 +1167,30 @@ OUTBOX_API void outbox_priv_text_quoted(struct outbox_priv_text *t, const char *
     outbox_priv_text_add(t, "\"", 1);
 }
 
-/* `"name":"2024-05-06T07:08:09.000010Z"`: read the same under every DateStyle. */
+/* `,"name":"value"`; nothing for a NULL value. */
+OUTBOX_API void outbox_priv_text_option(struct outbox_priv_text *t, const char *name,
+                                        const char *value)
+{
+    if (value == NULL)
+        return;
+    outbox_priv_text_lit(t, ",");
+    outbox_priv_text_quoted(t, name);
+    outbox_priv_text_lit(t, ":");
+    outbox_priv_text_quoted(t, value);
+}
+
+/* `,"name":7`; nothing for 0. */
+OUTBOX_API void outbox_priv_text_number(struct outbox_priv_text *t, const char *name, int value)
+{
+    char text[64];
+
+    if (value == 0)
+        return;
+    (void)snprintf(text, sizeof text, ",\"%s\":%d", name, value);
+    outbox_priv_text_lit(t, text);
+}
+
+/* `,"name":"2024-05-06T07:08:09.000010Z"`: read the same under every DateStyle; nothing for 0. */
 OUTBOX_API void outbox_priv_text_time(struct outbox_priv_text *t, const char *name, int64_t unix_us)
 {
     char text[64];
@@ -1200,24 +1204,26 @@ OUTBOX_API void outbox_priv_text_time(struct outbox_priv_text *t, const char *na
     int64_t day = in_year - (153 * month + 2) / 5 + 1;
     int64_t year = days / 146097 * 400 + year_of_era + (month >= 10 ? 1 : 0);
 
+    if (unix_us == 0)
+        return;
     month = month < 10 ? month + 3 : month - 9;
     second %= 86400;
     (void)snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", (int)year, (int)month,
                    (int)day, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60),
                    (int)(unix_us % 1000000));
-    outbox_priv_text_lit(t, name);
-    outbox_priv_text_quoted(t, text);
+    outbox_priv_text_option(t, name, text);
 }
 
-/* `"name":"hours:minutes:seconds"`: no unit that a version of the server would overflow. */
+/* `,"name":"hours:minutes:seconds"`: no unit that a version of the server would overflow. */
 OUTBOX_API void outbox_priv_text_interval(struct outbox_priv_text *t, const char *name, int64_t ms)
 {
     char text[64];
 
+    if (ms == 0)
+        return;
     (void)snprintf(text, sizeof text, "%d:%02d:%02d.%03d", (int)(ms / 3600000),
                    (int)(ms / 60000 % 60), (int)(ms / 1000 % 60), (int)(ms % 1000));
-    outbox_priv_text_lit(t, name);
-    outbox_priv_text_quoted(t, text);
+    outbox_priv_text_option(t, name, text);
 }
 
 /* Copies the caller's JSON object as it is. False if it does not end where it must: then it could
@@ -1255,54 +1261,28 @@ OUTBOX_API bool outbox_priv_text_object(struct outbox_priv_text *t, const char *
 /* One job as a JSON object, without its payload. False if job->headers is no JSON object. */
 OUTBOX_API bool outbox_priv_text_job(struct outbox_priv_text *t, const struct outbox_job *job)
 {
+    char id[32];
     size_t i;
 
     outbox_priv_text_lit(t, "{\"task\":");
     outbox_priv_text_quoted(t, job->task);
-    outbox_priv_text_lit(t, outbox_priv_is_json(job) ? ",\"encoding\":\"json\""
-                                                     : ",\"encoding\":\"msgpack\"");
-    if (job->key != NULL) {
-        outbox_priv_text_lit(t, ",\"key\":");
-        outbox_priv_text_quoted(t, job->key);
-    }
-    if (job->unique_key != NULL) {
-        outbox_priv_text_lit(t, ",\"unique_key\":");
-        outbox_priv_text_quoted(t, job->unique_key);
-    }
-    if (job->priority > 0) {
-        outbox_priv_text_lit(t, ",\"priority\":");
-        outbox_priv_text_int(t, job->priority);
-    }
-    if (job->max_attempts > 0) {
-        outbox_priv_text_lit(t, ",\"max_attempts\":");
-        outbox_priv_text_int(t, job->max_attempts);
-    }
-    if (job->run_at_us > 0) {
-        outbox_priv_text_time(t, ",\"run_at\":", job->run_at_us);
-    }
-    if (job->expires_at_us > 0) {
-        outbox_priv_text_time(t, ",\"expires_at\":", job->expires_at_us);
-    }
-    if (job->delay_ms > 0) {
-        outbox_priv_text_interval(t, ",\"delay\":", job->delay_ms);
-    }
-    if (job->repeat_every_ms > 0) {
-        outbox_priv_text_interval(t, ",\"repeat_every\":", job->repeat_every_ms);
-    }
+    outbox_priv_text_option(t, "encoding", outbox_priv_is_json(job) ? "json" : "msgpack");
+    outbox_priv_text_option(t, "key", job->key);
+    outbox_priv_text_option(t, "unique_key", job->unique_key);
+    outbox_priv_text_number(t, "priority", job->priority);
+    outbox_priv_text_number(t, "max_attempts", job->max_attempts);
+    outbox_priv_text_time(t, "run_at", job->run_at_us);
+    outbox_priv_text_time(t, "expires_at", job->expires_at_us);
+    outbox_priv_text_interval(t, "delay", job->delay_ms);
+    outbox_priv_text_interval(t, "repeat_every", job->repeat_every_ms);
     for (i = 0; i < job->after_count; i++) {
-        outbox_priv_text_lit(t, i == 0 ? ",\"after\":[" : ",");
-        outbox_priv_text_int(t, job->after[i]);
+        (void)snprintf(id, sizeof id, "%s%lld", i == 0 ? ",\"after\":[" : ",",
+                       (long long)job->after[i]);
+        outbox_priv_text_lit(t, id);
     }
-    if (job->after_count > 0) {
-        outbox_priv_text_lit(t, "]");
-    }
-    if (job->on_failed_dependency != NULL) {
-        outbox_priv_text_lit(t, ",\"on_failed_dependency\":");
-        outbox_priv_text_quoted(t, job->on_failed_dependency);
-    }
-    if (job->notify_done) {
-        outbox_priv_text_lit(t, ",\"notify_done\":true");
-    }
+    outbox_priv_text_lit(t, job->after_count > 0 ? "]" : "");
+    outbox_priv_text_option(t, "on_failed_dependency", job->on_failed_dependency);
+    outbox_priv_text_lit(t, job->notify_done ? ",\"notify_done\":true" : "");
     if (job->headers != NULL) {
         outbox_priv_text_lit(t, ",\"headers\":");
         if (!outbox_priv_text_object(t, job->headers))
