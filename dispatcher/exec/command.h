@@ -6,6 +6,7 @@
 #include "exec/spawn_client.h"
 
 /* An executor for HANDLER_SHELL and HANDLER_EXEC tasks. Borrows the client, which outlives it. */
-int command_executor_new(uv_loop_t *loop, struct spawn_client *client, struct executor **ret_executor) OB_MUST_CHECK;
+int command_executor_new(uv_loop_t *loop, struct spawn_client *client,
+                         struct executor **ret_executor) OB_MUST_CHECK;
 
 #endif

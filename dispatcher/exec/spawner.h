@@ -1,9 +1,10 @@
 /* spawner.h - the spawner: a small process that starts every command, and outlives none of them.
  *
- * Forked first thing in main(), before any connection, thread or large allocation, so that vfork costs
- * the same whatever the dispatcher's memory. It is a subreaper; it vforks on request over a
- * SOCK_SEQPACKET pair, and when that pair ends (the dispatcher died, in whatever way) or its deadline
- * passes, it kills everything of its descent and exits. No libuv, no libpq, no log in that process. */
+ * Forked first thing in main(), before any connection, thread or large allocation, so that vfork
+ * costs the same whatever the dispatcher's memory. It is a subreaper; it vforks on request over a
+ * SOCK_SEQPACKET pair, and when that pair ends (the dispatcher died, in whatever way) or its
+ * deadline passes, it kills everything of its descent and exits. No libuv, no libpq, no log in that
+ * process. */
 #ifndef OB_EXEC_SPAWNER_H
 #define OB_EXEC_SPAWNER_H
 

@@ -1,12 +1,26 @@
 /* http.h - the webhook handler: libcurl's multi-socket interface on the loop. http.c is the only
- * file that includes curl; curl is initialised when the first webhook executor is made. */
+ * file that includes curl; curl is initialised when the first webhook executor is made.
+ *
+ * Stopping: after STOP_SHUTDOWN and STOP_LOST a transfer goes on, since what the receiver makes of
+ * it can no longer be taken back; STOP_KILL drops it on the loop's next turn, and without an answer
+ * the job is RELEASEd: it may be delivered twice. */
 #ifndef OB_WEBHOOK_HTTP_H
 #define OB_WEBHOOK_HTTP_H
 
 #include "core/handler.h"
 
-/* connections_max: how many may be kept open (concurrency of all webhook tasks + endpoints). */
+/* connections_max: how many may be kept open (concurrency of all webhook tasks + endpoints).
+ * Ignores SIGPIPE in this process from then on: OpenSSL writes without MSG_NOSIGNAL. */
 int webhook_executor_new(uv_loop_t *loop, unsigned connections_max,
                          struct executor **ret_executor) OB_MUST_CHECK;
+
+struct webhook_stats {
+    uint64_t requests;    /* attempts that ended */
+    uint64_t connections; /* opened for them; libcurl re-sends by itself on a new connection when a
+                             kept one dies before a byte of the answer */
+    unsigned running;     /* now */
+};
+/* ex: made by webhook_executor_new. */
+void webhook_executor_stats(const struct executor *ex, struct webhook_stats *ret_stats);
 
 #endif

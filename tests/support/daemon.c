@@ -27,8 +27,6 @@ enum {
 
 #define PROGRAM OB_TEST_BUILD_DIR "/bin/outbox"
 
-extern char **environ;
-
 /* In the child: nothing of the caller's PG* or OUTBOX_* settings, the test's database, extra_env.
  */
 static void set_environment(const char *const *extra_env)
@@ -53,12 +51,15 @@ static void set_environment(const char *const *extra_env)
     }
 }
 
-static void exec_outbox(const char *first, const char *const *args, const char *const *extra_env)
+static void exec_outbox(const char *lock_dir, const char *const *args, const char *const *extra_env)
 {
     const char *argv[ARGS_MAX] = {PROGRAM};
     size_t n = 1;
-    if (first != NULL)
-        argv[n++] = first;
+    if (lock_dir != NULL) { /* a test that wants another one says so later on the line */
+        argv[n++] = "run";
+        argv[n++] = "--lock-dir";
+        argv[n++] = lock_dir;
+    }
     for (; args != NULL && *args != NULL && n < ARGS_MAX - 1; args++)
         argv[n++] = *args;
     set_environment(extra_env);
@@ -77,7 +78,8 @@ static void show_log(const struct daemon *d)
 void daemon_start(struct daemon *d, const char *const *args, const char *const *extra_env)
 {
     static unsigned count;
-    (void)snprintf(d->log_path, sizeof d->log_path, "%s/daemon-%u.log", test_dir(), ++count);
+    const char *dir = test_dir(); /* the test's, not the child's */
+    (void)snprintf(d->log_path, sizeof d->log_path, "%s/daemon-%u.log", dir, ++count);
     int log_fd = open(d->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (log_fd < 0)
         ck_abort_msg("%s: %s", d->log_path, strerror(errno));
@@ -88,7 +90,7 @@ void daemon_start(struct daemon *d, const char *const *args, const char *const *
         (void)dup2(log_fd, 1);
         (void)dup2(log_fd, 2);
         (void)close_range(3, ~0U, 0);
-        exec_outbox("run", args, extra_env);
+        exec_outbox(dir, args, extra_env);
     }
     (void)close(log_fd);
 }

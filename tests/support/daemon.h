@@ -1,7 +1,7 @@
 /* daemon.h - the real `outbox` program under test: the daemon, and commands.
  *
- * A daemon's stderr is collected in a file that daemon_log() reads. Every process started here dies with
- * the test (PDEATHSIG). The program is bin/outbox of this build. */
+ * A daemon's stderr is collected in a file that daemon_log() reads. Every process started here dies
+ * with the test (PDEATHSIG). The program is bin/outbox of this build. */
 #ifndef OB_TEST_DAEMON_H
 #define OB_TEST_DAEMON_H
 
@@ -39,7 +39,8 @@ struct command_result {
 struct command_result run_outbox(const char *input, const char *const *args);
 #define OUTBOX_RUN(...) run_outbox(NULL, (const char *const[]){__VA_ARGS__, NULL})
 
-/* A file of the test's temporary folder, with these contents and mode; returns its path (static ring). */
+/* A file of the test's temporary folder, with these contents and mode; returns its path (static
+ * ring). */
 const char *test_file(const char *name, const char *contents, unsigned mode);
 const char *test_dir(void);
 /* Lines in a file (0 if absent). Handlers append a line a job to such files. */

@@ -1,5 +1,5 @@
-/* faultproxy.h - a proxy in a child process between a client and a server (PostgreSQL's Unix socket, or
- * a TCP port), that fails on command. */
+/* faultproxy.h - a proxy in a child process between a client and a server (PostgreSQL's Unix
+ * socket, or a TCP port), that fails on command. */
 #ifndef OB_TEST_FAULTPROXY_H
 #define OB_TEST_FAULTPROXY_H
 
@@ -8,7 +8,7 @@
 
 struct faultproxy {
     pid_t pid;
-    int port;      /* listens on 127.0.0.1 */
+    int port; /* listens on 127.0.0.1 */
     int control_fd;
 };
 
@@ -16,10 +16,12 @@ struct faultproxy {
 void faultproxy_start(struct faultproxy *p, const char *target);
 void faultproxy_stop(struct faultproxy *p);
 void faultproxy_pass(struct faultproxy *p);
-void faultproxy_stall(struct faultproxy *p);           /* keeps connections, moves no byte */
-void faultproxy_cut_after(struct faultproxy *p, size_t server_bytes); /* closes every connection once so many bytes came from the server from now on */
-void faultproxy_reset(struct faultproxy *p);           /* RST on all connections now */
-void faultproxy_refuse(struct faultproxy *p);          /* new connections are closed at once */
-void faultproxy_half_close(struct faultproxy *p);      /* shutdown(SHUT_WR) towards the client */
+void faultproxy_stall(struct faultproxy *p); /* keeps connections, moves no byte */
+void faultproxy_cut_after(struct faultproxy *p,
+                          size_t server_bytes);   /* closes every connection once so many bytes came
+                                                     from the server from now on */
+void faultproxy_reset(struct faultproxy *p);      /* RST on all connections now */
+void faultproxy_refuse(struct faultproxy *p);     /* new connections are closed at once */
+void faultproxy_half_close(struct faultproxy *p); /* shutdown(SHUT_WR) towards the client */
 
 #endif

@@ -179,12 +179,15 @@ static void kill_orphans(void)
 {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    FILE *f = fopen(path, "r");
-    int pid = 0;
-    while (f != NULL && fscanf(f, "%d", &pid) == 1)
-        (void)kill(pid, SIGKILL);
-    if (f != NULL)
-        (void)fclose(f);
+    char pids[4096] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!read(fd, pids, sizeof pids - 1);
+    (void)close(fd);
+    char *end = pids;
+    for (long pid = strtol(pids, &end, 10); pid > 0; pid = strtol(end, &end, 10))
+        (void)kill((pid_t)pid, SIGKILL);
 }
 
 static bool stop_server(int signum)
@@ -193,7 +196,7 @@ static bool stop_server(int signum)
         (void)kill(postmaster, signum);
     /* Its children notice by themselves; those that are busy don't. A new postmaster refuses to
      * start while one of them holds the shared memory. */
-    if (!wait_until(reap() == 0, 3000))
+    if (!wait_until(reap() == 0, signum == SIGKILL ? 500 : 6000))
         kill_orphans();
     return wait_until(reap() == 0, 5000);
 }

@@ -1,11 +1,11 @@
 /* pgcluster.h - a throwaway PostgreSQL cluster, and a database a test.
  *
  * In test_suite(): tcase_add_unchecked_fixture(tc, pgcluster_start, pgcluster_stop) and
- * tcase_add_checked_fixture(tc, testdb_create, testdb_drop). Never open a connection in the unchecked
- * fixture: the tests fork, and the child's exit would close the shared socket for all.
+ * tcase_add_checked_fixture(tc, testdb_create, testdb_drop). Never open a connection in the
+ * unchecked fixture: the tests fork, and the child's exit would close the shared socket for all.
  *
- * Unix socket only; fsync off; the postmaster drops to user postgres when run as root and dies with the
- * runner (PDEATHSIG); directories of dead runs (/tmp/ob*) are swept at start. The schema is in
+ * Unix socket only; fsync off; the postmaster drops to user postgres when run as root and dies with
+ * the runner (PDEATHSIG); directories of dead runs (/tmp/ob*) are swept at start. The schema is in
  * template_outbox, made once a cluster by the real `migrate_apply`. */
 #ifndef OB_TEST_PGCLUSTER_H
 #define OB_TEST_PGCLUSTER_H
@@ -14,20 +14,22 @@
 
 #include <libpq-fe.h>
 
-void pgcluster_start(void); /* initdb + postgres + template; skips the binary if there is no server */
+void pgcluster_start(
+    void); /* initdb + postgres + template; skips the binary if there is no server */
 void pgcluster_stop(void);
 /* Extra server settings ("name=value", NULL-terminated), to be set before pgcluster_start. */
 void pgcluster_set_options(const char *const *settings);
 const char *pgcluster_socket_dir(void);
 /* SIGQUIT (as a crash) and start again; connections are lost. From a test's child process too. */
 void pgcluster_crash_and_restart(void);
-void pgcluster_crash(void);   /* SIGKILL to the postmaster and wait until it is gone */
+void pgcluster_crash(void); /* SIGKILL to the postmaster and wait until it is gone */
 void pgcluster_start_again(void);
 
-void testdb_create(void); /* database t_<n> from template_outbox */
+void testdb_create(void);       /* database t_<n> from template_outbox */
 void testdb_create_empty(void); /* the same without schema outbox */
 void testdb_drop(void);
-/* "host=/tmp/obXXXX dbname=t_1 user=postgres": static storage, for connecting or for OUTBOX_DATABASE. */
+/* "host=/tmp/obXXXX dbname=t_1 user=postgres": static storage, for connecting or for
+ * OUTBOX_DATABASE. */
 const char *testdb_conninfo(void);
 /* The same with another user (roles: create them with testdb_exec). */
 const char *testdb_conninfo_as(const char *user);
@@ -36,11 +38,12 @@ PGconn *testdb_connect(void); /* fails the test if it can't; PQfinish it */
 PGconn *testdb_connect_as(const char *user);
 /* On a connection of its own: fails the test on error. */
 void testdb_exec(const char *sql);
-/* First column of the first row as a string; NULL for no row or NULL. ob: static ring of 8 buffers. */
+/* First column of the first row as a string; NULL for no row or NULL. ob: static ring of 8 buffers.
+ */
 const char *testdb_value(const char *sql);
 long testdb_long(const char *sql); /* the same as a number; fails the test if it is none */
-/* On the given connection; the result must be the expected status, else the test fails and shows the
- * server's message. */
+/* On the given connection; the result must be the expected status, else the test fails and shows
+ * the server's message. */
 PGresult *pg_query(PGconn *conn, ExecStatusType expected, const char *sql);
 void pg_exec_ok(PGconn *conn, const char *sql);
 /* Runs sql, which must fail with this SQLSTATE and a message containing `text` (NULL: any). */

@@ -8,11 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "ck_main.h"
-#include "pgcluster.h"
-#ifdef OB_TEST_HAVE_MIGRATE
 #include "db/migrate.h"
-#endif
+#include "pgcluster.h"
 
 enum { RING = 8, CONNINFO_SIZE = 256 };
 
@@ -69,14 +68,12 @@ static void marker_path(char *out, size_t size)
 void testdb_report_failed(void)
 {
     char path[64];
-    long from = 0;
     marker_path(path, sizeof path);
-    FILE *f = fopen(path, "r");
-    if (f == NULL)
+    char *text = read_file_from(path, 0, NULL);
+    if (text == NULL)
         return;
-    if (fscanf(f, "%ld", &from) == 1)
-        pgcluster_show_log(from);
-    (void)fclose(f);
+    pgcluster_show_log(strtol(text, NULL, 10));
+    free(text);
     (void)unlink(path);
 }
 
@@ -94,9 +91,6 @@ static void mark_running(void)
 void testdb_make_template(void)
 {
     admin_exec("create database template_outbox");
-#ifdef OB_TEST_HAVE_MIGRATE
-    if (sql_files_count == 0)
-        return;
     char error[MIGRATE_ERROR_SIZE] = "";
     PGconn *conn = connect_to("template_outbox", "postgres");
     check_connected(conn);
@@ -104,7 +98,6 @@ void testdb_make_template(void)
     PQfinish(conn);
     if (rc != 0)
         ck_abort_msg("migrate_apply: %s: %s", ob_strerror(rc), error);
-#endif
 }
 
 static void create_from(const char *template_name)

@@ -1,0 +1,180 @@
+/* enqueue.c - `outbox enqueue`: one job, in a transaction of its own. */
+#include "cmd/cmd.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "cmd/input.h"
+#include "cmd/jout.h"
+#include "db/admin.h"
+
+static const struct cmd_option options[] = {
+    {"priority", 'p', "1-4", "1 first, 4 last (default 2)"},
+    {"delay", '\0', "DURATION", "not before so long from now: 30s, 5m, 2h, 7d"},
+    {"run-at", '\0', "TIME",
+     "not before this time: 2026-01-31T08:30:00Z, or local\n"
+     "\"2026-01-31 08:30\""},
+    {"expires-at", '\0', "TIME", "dead instead of run from this time on"},
+    {"max-attempts", '\0', "N", "dead after so many failed attempts (default: the task's)"},
+    {"key", 'k', "KEY", "jobs of one task and key run one at a time, in order"},
+    {"unique-key", 'u', "KEY", "no second job while one with this key is not finished"},
+    {"header", 'H', "NAME=VALUE", "a header, handed to the handler; repeatable"},
+    {"repeat-every", '\0', "DURATION", "again and again"},
+    {"after", '\0', "ID", "only after this job is done; repeatable"},
+    {"on-failed-dependency", '\0', "WHAT", "what becomes of it when that job is dead"},
+    {"notify-done", '\0', NULL, "tell whoever waits when it is done"},
+    {"msgpack", '\0', NULL, "standard input holds msgpack instead of JSON"},
+    CMD_OPTION_JSON,
+    CMD_OPTION_DATABASE,
+    CMD_OPTION_CONFIG,
+    CMD_OPTIONS_END,
+};
+
+enum { TEXT_SIZE = 40 };
+
+/* Memory behind the texts of a struct admin_job. */
+struct texts {
+    struct buf headers;
+    struct buf after;
+    char priority[TEXT_SIZE];
+    char max_attempts[TEXT_SIZE];
+    char delay[TEXT_SIZE];
+    char repeat[TEXT_SIZE];
+    char run_at[CLOCK_RFC3339_SIZE];
+    char expires_at[CLOCK_RFC3339_SIZE];
+};
+
+static int number(const struct cmd_args *args, const char *name, int64_t max, char *text,
+                  const char **ret)
+{
+    int64_t n = 0;
+    int code = cmd_int_value(args, name, 1, max, &n);
+    if (code != 0 || n == 0)
+        return code;
+    (void)snprintf(text, TEXT_SIZE, "%" PRId64, n);
+    *ret = text;
+    return 0;
+}
+
+static int duration(const struct cmd_args *args, const char *name, char *text, const char **ret)
+{
+    uint64_t ms = 0;
+    int code = cmd_duration_value(args, name, &ms);
+    if (code != 0 || !cmd_has(args, name))
+        return code;
+    (void)snprintf(text, TEXT_SIZE, "%" PRIu64 " milliseconds", ms);
+    *ret = text;
+    return 0;
+}
+
+static int moment(const struct cmd_args *args, const char *name, char *text, const char **ret)
+{
+    int64_t us = 0;
+    int code = cmd_time_value(args, name, &us);
+    if (code != 0 || !cmd_has(args, name))
+        return code;
+    clock_rfc3339(us, 6, text);
+    *ret = text;
+    return 0;
+}
+
+/* Everything but the payload, from the options. */
+static int read_options(const struct cmd_args *args, struct texts *t, struct admin_job *job)
+{
+    job->task = args->operands[0];
+    job->key = cmd_value(args, "key");
+    job->unique_key = cmd_value(args, "unique-key");
+    job->on_failed_dependency = cmd_value(args, "on-failed-dependency");
+    job->notify_done = cmd_has(args, "notify-done") ? "true" : NULL;
+    job->encoding = cmd_has(args, "msgpack") ? "msgpack" : "json";
+    job->after = input_array(args, "after", &t->after);
+    if (cmd_has(args, "delay") && cmd_has(args, "run-at"))
+        return cmd_usage(args, "--delay and --run-at say the same thing twice: give one of them");
+    int code = input_check_task(args, job->task);
+    if (code == 0)
+        code = number(args, "priority", 4, t->priority, &job->priority);
+    if (code == 0)
+        code = number(args, "max-attempts", 32767, t->max_attempts, &job->max_attempts);
+    if (code == 0)
+        code = duration(args, "delay", t->delay, &job->delay);
+    if (code == 0)
+        code = duration(args, "repeat-every", t->repeat, &job->repeat_every);
+    if (code == 0)
+        code = moment(args, "run-at", t->run_at, &job->run_at);
+    if (code == 0)
+        code = moment(args, "expires-at", t->expires_at, &job->expires_at);
+    if (code == 0)
+        code = input_headers(args, &t->headers, &job->headers);
+    return code;
+}
+
+static int enqueue(const struct cmd_args *args, const struct admin_job *job)
+{
+    struct admin *admin = NULL;
+    struct admin_error error;
+    int64_t id = 0;
+    bool existing = false;
+    int code = cmd_connect_schema(args, &admin);
+    if (code != 0)
+        return code;
+    int err = admin_enqueue(admin, job, &id, &existing, &error);
+    if (err != 0) {
+        code = cmd_db_failed(args, admin, &error);
+    } else if (cmd_has(args, "json")) {
+        struct jout j;
+        jout_init(&j, stdout);
+        jout_open_object(&j, NULL);
+        jout_int(&j, "id", id);
+        jout_bool(&j, "existing", existing);
+        jout_close(&j);
+        jout_end(&j);
+    } else {
+        (void)printf("%" PRId64 "\n", id);
+    }
+    admin_close(admin);
+    return code;
+}
+
+static int run(const struct cmd_args *args)
+{
+    struct texts t;
+    memset(&t, 0, sizeof t);
+    buf_init(&t.headers, 64 * 1024);
+    buf_init(&t.after, 64 * 1024);
+    struct buf payload;
+    buf_init(&payload, 0);
+    struct admin_job job;
+    memset(&job, 0, sizeof job);
+    int code = read_options(args, &t, &job);
+    if (code == 0)
+        code = input_payload(args, args->operands_count > 1 ? args->operands[1] : NULL,
+                             cmd_has(args, "msgpack"), &payload);
+    if (code == 0) {
+        job.payload = payload.data;
+        job.payload_len = payload.len;
+        code = enqueue(args, &job);
+    }
+    buf_deinit(&payload);
+    buf_deinit(&t.headers);
+    buf_deinit(&t.after);
+    return code;
+}
+
+const struct command cmd_enqueue_command = {
+    .name = "enqueue",
+    .group = CMD_ENQUEUE,
+    .operands = "TASK [JSON|-]",
+    .operands_min = 1,
+    .operands_max = 2,
+    .summary = "put a job under TASK, and print its id",
+    .description =
+        "The payload is the JSON given, or what standard input holds when it is \"-\" or "
+        "something\n"
+        "is piped in, or {}. Applications enqueue inside their own transactions instead: with\n"
+        "<outbox/outbox.h>, or SELECT outbox.enqueue('task', '{\"id\": 7}').",
+    .options = options,
+    .run = run,
+};

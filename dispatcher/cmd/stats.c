@@ -1,0 +1,96 @@
+/* stats.c - `outbox stats`: how many jobs each task has in each state, how old, and who handles it.
+ */
+#include "cmd/cmd.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/jout.h"
+#include "cmd/print.h"
+#include "cmd/table.h"
+#include "db/admin.h"
+
+static const struct cmd_option options[] = {
+    CMD_OPTION_JSON,
+    CMD_OPTION_DATABASE,
+    CMD_OPTION_CONFIG,
+    CMD_OPTIONS_END,
+};
+
+/* Work is there, or will be, and no live dispatcher lists its task. */
+static bool is_unhandled(const struct admin_rows *rows, size_t i)
+{
+    const char *state = admin_text(rows, i, STATS_STATE);
+    bool over = strcmp(state, "dead") == 0 || strcmp(state, "done") == 0;
+    return !over && admin_int(rows, i, STATS_HANDLERS, 0) == 0;
+}
+
+static void print_json(const struct admin_rows *rows)
+{
+    struct jout j;
+    jout_init(&j, stdout);
+    jout_open_array(&j, NULL);
+    for (size_t i = 0; i < admin_count(rows); i++) {
+        jout_open_object(&j, NULL);
+        jout_str(&j, "task", admin_text(rows, i, STATS_TASK));
+        jout_str(&j, "state", admin_text(rows, i, STATS_STATE));
+        print_number(&j, "count", rows, i, STATS_COUNT);
+        print_number(&j, "oldest_age_ms", rows, i, STATS_OLDEST_MS);
+        print_number(&j, "handlers", rows, i, STATS_HANDLERS);
+        jout_bool(&j, "unhandled", is_unhandled(rows, i));
+        jout_close(&j);
+    }
+    jout_close(&j);
+    jout_end(&j);
+}
+
+static void print_table(const struct admin_rows *rows)
+{
+    static const char *const headers[] = {"TASK",    "STATE",     ">COUNT",
+                                          ">OLDEST", ">HANDLERS", "NOTE"};
+    struct table *t = table_new(headers, sizeof headers / sizeof headers[0]);
+    char text[CLOCK_DURATION_SIZE];
+    for (size_t i = 0; i < admin_count(rows); i++) {
+        table_cell(t, admin_text(rows, i, STATS_TASK));
+        table_cell(t, admin_text(rows, i, STATS_STATE));
+        table_cell(t, admin_text(rows, i, STATS_COUNT));
+        table_cell(t, print_span(admin_int(rows, i, STATS_OLDEST_MS, -1), text));
+        table_cell(t, admin_text(rows, i, STATS_HANDLERS));
+        table_cell(t, is_unhandled(rows, i) ? "no dispatcher handles it" : "");
+    }
+    table_print(t, stdout);
+    table_free(t);
+}
+
+static int run(const struct cmd_args *args)
+{
+    struct admin *admin = NULL;
+    struct admin_rows *rows = NULL;
+    struct admin_error error;
+    int code = cmd_connect_schema(args, &admin);
+    if (code != 0)
+        return code;
+    if (admin_stats(admin, &rows, &error) != 0)
+        code = cmd_db_failed(args, admin, &error);
+    else if (cmd_has(args, "json"))
+        print_json(rows);
+    else if (admin_count(rows) > 0)
+        print_table(rows);
+    else
+        (void)fprintf(stderr, "no jobs\n");
+    admin_rows_free(rows);
+    admin_close(admin);
+    return code;
+}
+
+const struct command cmd_stats_command = {
+    .name = "stats",
+    .group = CMD_LOOK,
+    .operands = "",
+    .summary = "count jobs per task and state, the oldest, and who handles them",
+    .description =
+        "HANDLERS is how many live dispatchers have a handler for the task. Jobs of a task that\n"
+        "nobody handles stay where they are, and are marked.",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,261 @@
+/* runner.c - jobs on their way through the dispatcher: from a claim to an executor, from its
+ * outcome to the list of results, and out when recorded or lost. */
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/dispatcher_priv.h"
+
+enum { LOG_EVERY_MS = 10000 };
+
+#define execution_of(node) list_entry(node, struct execution, link)
+
+static void log_outcome(struct dispatcher *d, struct execution *e)
+{
+    const struct outcome *o = &e->outcome;
+    uint64_t swallowed = 0;
+    char key[160];
+    enum log_level level = LOG_DEBUG;
+    if (o->kind == OUTCOME_DEAD) {
+        level = LOG_ERROR;
+        d->stats.dead++;
+    } else if (o->kind == OUTCOME_RETRY) {
+        level = o->exit_code == 75 || o->exit_code == 111 ? LOG_INFO : LOG_WARN;
+        d->stats.retried++;
+    } else if (o->kind == OUTCOME_RELEASE) {
+        d->stats.released++;
+    } else {
+        d->stats.done++;
+    }
+    (void)snprintf(key, sizeof key, "%s %s", outcome_name(o->kind), e->job.task);
+    if (level != LOG_DEBUG && !log_enabled(LOG_DEBUG) && !log_allow(key, LOG_EVERY_MS, &swallowed))
+        return;
+    const struct log_field fields[] = {
+        LOG_STR("task", e->job.task),
+        LOG_INT("id", e->job.id),
+        LOG_INT("attempt", e->job.attempt),
+        LOG_INT("ms", o->duration_ms),
+        LOG_STR("reason", o->reason[0] != '\0' ? o->reason : NULL),
+        o->kind == OUTCOME_RETRY ? LOG_INT("retry_ms", e->delay_ms) : LOG_NONE,
+        swallowed > 0 ? LOG_INT("suppressed", swallowed) : LOG_NONE,
+        LOG_END,
+    };
+    log_write(level, o->kind == OUTCOME_RELEASE ? "released" : outcome_name(o->kind), fields);
+}
+
+static void note_pause(struct dispatcher *d, struct execution *e)
+{
+    uint64_t ms = lanes_note_outcome(&d->lanes, e->lane, &e->outcome, clock_mono_ms());
+    if (ms > 0)
+        log_error(
+            "handler_misconfigured", LOG_STR("task", e->job.task),
+            LOG_STR("source", e->run.task->source), LOG_STR("reason", e->outcome.reason),
+            LOG_INT("paused_ms", ms),
+            LOG_STR("next", "the job waits uncounted; mend the handler, then `kill -HUP` or wait"));
+}
+
+/* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
+static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
+{
+    execution_keep_outcome(e, outcome);
+    e->state = EXECUTION_FINISHED;
+    lanes_slot_freed(&d->lanes, e->lane, e->run.task);
+    if (e->is_lost) {
+        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt),
+                 LOG_STR("outcome", outcome_name(e->outcome.kind)),
+                 LOG_STR("next", "the result is discarded"));
+        d->stats.lost++;
+        runner_forget(d, e);
+    } else {
+        log_outcome(d, e);
+        note_pause(d, e);
+        list_append(&d->results, &e->result_link);
+    }
+    OB_CRASH_POINT("after_run_before_settle");
+    turn_kick(d);
+    dispatcher_idle(d);
+}
+
+static void on_run_done(struct run *run, const struct outcome *outcome)
+{
+    struct execution *e = list_entry(run, struct execution, run);
+    finish(run->owner, e, outcome);
+}
+
+static void start(struct dispatcher *d, struct execution *e)
+{
+    struct executor *ex = dispatcher_executor(d, e->run.task->kind);
+    struct outcome outcome;
+    outcome_init(&outcome);
+    if (execution_prepare_body(e) != 0) {
+        finish(d, e, &e->outcome);
+        return;
+    }
+    e->run.executor = ex;
+    e->run.on_done = on_run_done;
+    e->run.owner = d;
+    log_debug("started", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+              LOG_INT("attempt", e->job.attempt));
+    OB_CRASH_POINT("before_start");
+    e->state = EXECUTION_RUNNING;
+    int err = ex != NULL ? run_start(&e->run, &outcome) : OB_ENOMEM;
+    if (err == 0) {
+        OB_CRASH_POINT("after_start");
+        return;
+    }
+    if (outcome.reason[0] == '\0')
+        outcome_set(&outcome, OUTCOME_RELEASE, "could not start: %s", ob_strerror(err));
+    finish(d, e, &outcome);
+}
+
+/* ---- payloads that did not come with the claim ---- */
+
+static void on_payload(void *arg, const struct pg_error *error, const char *bytes, size_t len)
+{
+    struct execution *e = arg;
+    struct dispatcher *d = e->run.owner;
+    e->is_fetch_under_way = false;
+    if (e->is_lost || d->phase != PHASE_RUNNING) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        finish(d, e, &e->outcome);
+        return;
+    }
+    if (error != NULL && error->err == OB_ECONN)
+        return; /* runner_fetch_again, once the session is ready */
+    if (error == NULL && bytes != NULL)
+        buf_append(&e->fetched, bytes, len);
+    if (error != NULL || bytes == NULL || e->fetched.err != 0) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "payload could not be fetched: %s",
+                    error != NULL ? error->message : "the job is gone, or memory is short");
+        e->outcome.delay_ms = 1000;
+        finish(d, e, &e->outcome);
+        return;
+    }
+    start(d, e);
+}
+
+static void fetch(struct dispatcher *d, struct execution *e)
+{
+    e->is_fetch_under_way = true;
+    store_payload(session_conn(d->session), e->job.id, on_payload, e);
+}
+
+void runner_fetch_again(struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        if (e->state == EXECUTION_FETCHING && !e->is_fetch_under_way)
+            fetch(d, e);
+    }
+}
+
+/* ---- from a claim ---- */
+
+static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
+{
+    struct lane *lane = lanes_find(&d->lanes, c->job.task);
+    ob_assert(lane != NULL); /* checked by the caller of runner_begin */
+    const struct task_config *task = config_find_task(d->lanes.config, c->job.task);
+    struct execution *e = execution_new(lane, d->lanes.config, task, batch, c);
+    e->run.owner = d;
+    e->state = EXECUTION_FETCHING;
+    list_append(&d->executions, &e->link);
+    d->executions_count++;
+    lanes_slot_taken(&d->lanes, lane, task);
+    if (d->phase != PHASE_RUNNING) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        finish(d, e, &e->outcome);
+    } else if (execution_is_dead_already(e, c)) {
+        finish(d, e, &e->outcome);
+    } else if (c->job.payload == NULL && c->payload_size > 0) {
+        fetch(d, e);
+    } else {
+        start(d, e);
+    }
+}
+
+void runner_begin(struct dispatcher *d, struct batch *batch)
+{
+    OB_CRASH_POINT("after_claim_before_start");
+    for (size_t i = 0; i < batch->count; i++)
+        begin(d, batch, &batch->jobs[i]);
+}
+
+/* ---- stopping, losing, adopting ---- */
+
+void runner_release_fetching(struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        if (e->state != EXECUTION_FETCHING || e->is_fetch_under_way)
+            continue;
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        finish(d, e, &e->outcome);
+    }
+}
+
+void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        if (e->state == EXECUTION_RUNNING)
+            e->run.executor->ops->stop(e->run.executor, &e->run, reason);
+    }
+}
+
+size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t max)
+{
+    size_t n = 0;
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        if (!e->is_lost && n < max)
+            tokens[n++] = (struct store_token){.id = e->job.id, .claim = e->job.claim};
+    }
+    return n;
+}
+
+static void lose(struct dispatcher *d, struct execution *e)
+{
+    e->is_lost = true;
+    log_warn(
+        "lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+        LOG_INT("attempt", e->job.attempt),
+        LOG_STR("next", e->state == EXECUTION_RUNNING ? "stopping it" : "the result is discarded"));
+    if (e->state == EXECUTION_RUNNING) {
+        e->run.executor->ops->stop(e->run.executor, &e->run, STOP_LOST);
+        return;
+    }
+    d->stats.lost++;
+    ob_assert(!e->is_fetch_under_way); /* a lost connection has answered every fetch */
+    if (e->state == EXECUTION_FETCHING)
+        lanes_slot_freed(&d->lanes, e->lane, e->run.task);
+    runner_forget(d, e);
+}
+
+void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        bool is_ours = false;
+        if (e->is_lost)
+            continue; /* it was lost before, and still runs */
+        for (size_t i = 0; i < n && !is_ours; i++) {
+            if (adopted[i].id == e->job.id) {
+                e->job.claim = adopted[i].claim;
+                is_ours = true;
+            }
+        }
+        if (!is_ours)
+            lose(d, e);
+    }
+}
+
+void runner_forget(struct dispatcher *d, struct execution *e)
+{
+    ob_assert(d->executions_count > 0);
+    d->executions_count--;
+    execution_free(e);
+}

@@ -1,0 +1,150 @@
+/* See e2e.h. */
+#define _GNU_SOURCE
+#include "e2e.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "pgcluster.h"
+#include "wait.h"
+
+enum { IDS_MAX = 200000, TEXT_MAX = 1024 };
+
+const char *flag_path(const char *name)
+{
+    static char paths[4][256];
+    static unsigned turn;
+    char *path = paths[turn++ % 4];
+    (void)snprintf(path, 256, "%s/%s", test_dir(), name);
+    return path;
+}
+
+const char *ran_path(void)
+{
+    static char path[256];
+    (void)snprintf(path, sizeof path, "%s/ran", test_dir());
+    return path;
+}
+
+const char *recording(const char *task, const char *then)
+{
+    static char specs[4][TEXT_MAX];
+    static unsigned turn;
+    char *spec = specs[turn++ % 4];
+    int n = snprintf(spec, TEXT_MAX, "%s=echo \"$OUTBOX_JOB_ID $OUTBOX_ATTEMPT\" >> %s; %s", task,
+                     ran_path(), then);
+    ck_assert_int_lt(n, TEXT_MAX);
+    return spec;
+}
+
+void flag_raise(const char *name)
+{
+    int fd = open(flag_path(name), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    ck_assert_int_ge(fd, 0);
+    (void)close(fd);
+}
+
+bool flag_is_up(const char *name)
+{
+    return access(flag_path(name), F_OK) == 0;
+}
+
+const char *wait_for_flag(const char *name)
+{
+    static char texts[4][TEXT_MAX];
+    static unsigned turn;
+    char *text = texts[turn++ % 4];
+    (void)snprintf(text, TEXT_MAX, "while [ ! -e %s ]; do sleep 0.02; done", flag_path(name));
+    return text;
+}
+
+/* Counts the runs of each id; returns the number of lines. */
+static size_t read_runs(unsigned *counts)
+{
+    FILE *f = fopen(ran_path(), "r");
+    size_t lines = 0;
+    long id = 0;
+    int attempt = 0;
+    if (counts != NULL)
+        memset(counts, 0, IDS_MAX * sizeof *counts);
+    while (f != NULL && fscanf(f, "%ld %d", &id, &attempt) == 2) {
+        ck_assert_int_gt(id, 0);
+        ck_assert_int_lt(id, IDS_MAX);
+        if (counts != NULL)
+            counts[id]++;
+        lines++;
+    }
+    if (f != NULL)
+        (void)fclose(f);
+    return lines;
+}
+
+static unsigned *counts(void)
+{
+    static unsigned all[IDS_MAX];
+    (void)read_runs(all);
+    return all;
+}
+
+size_t runs_count(void)
+{
+    return read_runs(NULL);
+}
+
+size_t runs_of(long id)
+{
+    return counts()[id];
+}
+
+size_t runs_distinct(void)
+{
+    const unsigned *all = counts();
+    size_t n = 0;
+    for (size_t i = 0; i < IDS_MAX; i++)
+        n += all[i] > 0;
+    return n;
+}
+
+void enqueue_jobs(const char *task, long n)
+{
+    char sql[256];
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT count(outbox.enqueue('%s', jsonb_build_object('n', g))) FROM "
+                   "generate_series(1, %ld) g",
+                   task, n);
+    ck_assert_int_eq(testdb_long(sql), n);
+}
+
+long enqueue_one(const char *task, const char *payload)
+{
+    char sql[512];
+    (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('%s', '%s')", task, payload);
+    return testdb_long(sql);
+}
+
+void wait_until_all_done(void)
+{
+    bool ok = wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 0, E2E_WAIT_MS);
+    if (!ok)
+        ck_abort_msg(
+            "jobs left: %s",
+            testdb_value("SELECT string_agg(format('%s %s %s attempts %s owner %s', id, task, "
+                         "state, attempts, owner), "
+                         "E'\\n') FROM (SELECT * FROM outbox.jobs ORDER BY id LIMIT 20) j"));
+}
+
+void expect_all_ran(long first, long last)
+{
+    wait_until_all_done();
+    const unsigned *all = counts();
+    for (long id = first; id <= last; id++) {
+        if (all[id] == 0)
+            ck_abort_msg("job %ld never ran", id);
+    }
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dead"), 0);
+}

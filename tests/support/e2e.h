@@ -1,0 +1,32 @@
+/* e2e.h - what the end-to-end tests share: handlers that record their runs, and the oracle that
+ * counts them. A run is a line "ID ATTEMPT" that the handler appends to the file `ran`. */
+#ifndef OB_TEST_E2E_H
+#define OB_TEST_E2E_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { E2E_WAIT_MS = 60000 };
+
+/* "TASK=COMMAND" for --shell: records the run, then does `then` (shell text; "" for nothing). */
+const char *recording(const char *task, const char *then);
+const char *ran_path(void);
+size_t runs_count(void);    /* lines so far */
+size_t runs_of(long id);    /* of this job */
+size_t runs_distinct(void); /* jobs that ran at least once */
+/* A path in the test's folder; handlers wait for such a file or make it. */
+const char *flag_path(const char *name);
+void flag_raise(const char *name);
+bool flag_is_up(const char *name);
+/* Shell text that waits until the flag is up. */
+const char *wait_for_flag(const char *name);
+
+/* Enqueues n jobs of the task in one transaction; payload {"n": 1...n}. */
+void enqueue_jobs(const char *task, long n);
+long enqueue_one(const char *task, const char *payload); /* its id */
+/* Waits until no job is live (state other than dead), or fails and shows what is left. */
+void wait_until_all_done(void);
+/* The oracle: each job from first to last ran at least once, nothing is live, owned or dead. */
+void expect_all_ran(long first, long last);
+
+#endif
