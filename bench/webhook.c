@@ -152,8 +152,10 @@ static int on_bare_socket(CURL *easy, curl_socket_t fd, int what, void *arg, voi
     struct bare *b = arg;
     struct epoll_event wanted = {.data.fd = fd};
     (void)easy;
-    if (what == CURL_POLL_REMOVE)
-        return epoll_ctl(b->ep, EPOLL_CTL_DEL, fd, NULL) == 0 ? 0 : 0;
+    if (what == CURL_POLL_REMOVE) {
+        (void)epoll_ctl(b->ep, EPOLL_CTL_DEL, fd, NULL);
+        return 0;
+    }
     if ((what & CURL_POLL_IN) != 0)
         wanted.events |= EPOLLIN;
     if ((what & CURL_POLL_OUT) != 0)
@@ -168,13 +170,6 @@ static int on_bare_timer(CURLM *multi, long timeout_ms, void *arg)
     (void)multi;
     ((struct bare *)arg)->timeout_ms = timeout_ms;
     return 0;
-}
-
-static size_t ignore_body(char *bytes, size_t size, size_t count, void *arg)
-{
-    (void)bytes;
-    (void)arg;
-    return size * count;
 }
 
 static void bare_collect(struct bare *b, bool again)
@@ -218,7 +213,6 @@ static CURL *bare_easy(struct curl_slist *headers)
     (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)body_len);
     (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
     (void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ignore_body);
     return easy;
 }
 

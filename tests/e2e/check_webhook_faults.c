@@ -486,7 +486,7 @@ START_TEST(sockets_are_closed_on_exec)
         (void)uv_run(&f.loop, UV_RUN_NOWAIT);
     unsigned sockets = 0;
     for (int fd = 3; fd < 256; fd++) {
-        struct sockaddr_in peer;
+        struct sockaddr_in peer = {0};
         socklen_t len = sizeof peer;
         if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0 || peer.sin_family != AF_INET)
             continue;
