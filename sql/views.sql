@@ -12,8 +12,10 @@ SELECT j.id, j.task,
             ELSE 'waiting' END AS state,
        j.priority, j.key, j.run_at, j.expires_at, j.attempts, j.max_attempts, j.lost, j.created_at,
        NULL::timestamptz AS finished_at, NULL::text AS reason, j.encoding,
-       octet_length(j.payload) AS payload_size, j.owner, d.name AS dispatcher, j.headers
-FROM outbox.job j LEFT JOIN outbox.dispatcher d ON d.id = j.owner
+       octet_length(j.payload) AS payload_size, j.owner,
+       -- Not a join: a page of jobs by id then reads the primary keys and no more.
+       (SELECT d.name FROM outbox.dispatcher d WHERE d.id = j.owner) AS dispatcher, j.headers
+FROM outbox.job j
 UNION ALL
 SELECT id, task, 'dead', priority, key, run_at, expires_at, attempts, max_attempts, lost,
        created_at, finished_at, reason, encoding, octet_length(payload), NULL, NULL, headers

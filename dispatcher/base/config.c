@@ -158,3 +158,44 @@ int config_load(struct config *c, const char *path, struct buf *reterr)
     buf_deinit(&folder);
     return err != 0 ? err : result;
 }
+
+/* --- the whole --- */
+
+/* Options of the command line are put into the struct past the loader: what a file may not say,
+ * they may not either. (database may come from the environment in any form that libpq takes.) */
+static void check_options(struct loader *l, const struct key *k)
+{
+    const char *value = (const char *)l->config + k->offset;
+    char shown[QUOTED_SIZE];
+    char text[3][32];
+    if (k->type == &type_string) {
+        const char *string = *(char *const *)(const void *)value;
+        const char *expected = string != NULL ? k->check(string) : NULL;
+        if (expected != NULL)
+            loader_error(l, 0, expected, "bad %s %s", k->name, quoted(string, shown));
+    } else if (k->type == &type_duration) {
+        uint64_t ms = *(const uint64_t *)(const void *)value;
+        format_duration(ms, text[0]);
+        format_duration(k->min, text[1]);
+        format_duration(k->max, text[2]);
+        if (ms < k->min || ms > k->max)
+            loader_error(l, 0, NULL, "%s %s is out of range; expected %s to %s", k->name, text[0],
+                         text[1], text[2]);
+    }
+}
+
+int config_finish(struct config *c, struct buf *reterr)
+{
+    struct loader l = {.config = c, .file = "command line", .err = reterr};
+    for (size_t i = 0; i < top_keys_count; i++)
+        check_options(&l, &top_keys[i]);
+    int result = l.errors > 0 ? OB_ECONFIG : 0;
+    for (size_t i = 0; i < c->tasks_count; i++) {
+        int err = task_finish(&c->tasks[i], c, reterr);
+        if (err == OB_ENOMEM)
+            return err;
+        if (err != 0)
+            result = err;
+    }
+    return result;
+}

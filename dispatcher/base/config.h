@@ -112,15 +112,16 @@ int config_load_text(struct config *c, const char *name, const char *text, size_
 /* Registers `spec`, "NAME=CMD" as given to --shell, --exec, --webhook (or "NAME" for --discard). */
 int config_add_task(struct config *c, enum handler_kind kind, const char *spec,
                     struct buf *reterr) OB_MUST_CHECK;
-/* Resolves what depends on the whole (concurrency, exec's argv[0]); sorts the tasks. Call once,
- * last. */
+/* Resolves what depends on the whole: concurrency, and exec's argv[0] (a bare name that `path` does
+ * not have is an error; an absolute one that does not exist is not, it may come later). Checks what
+ * was set past the loader (name, lock_dir, lease) by the file's rules. Call once, last. */
 int config_finish(struct config *c, struct buf *reterr) OB_MUST_CHECK;
 
-/* NULL if no handler is registered. */
+/* NULL if no handler is registered. The tasks are sorted at any time. */
 const struct task_config *config_find_task(const struct config *c, const char *name);
 
 /* Appends the effective configuration as YAML that config_load_text would take. Passwords of
- * `database` and `proxy`, and headers and variables whose name sounds like a secret, are printed as
+ * database and proxy, and headers and variables whose name sounds like a secret, are printed as
  * ***. */
 void config_print(const struct config *c, struct buf *out);
 

@@ -128,8 +128,10 @@ void mask_conninfo(const char *conninfo, struct buf *out)
     const char *p = conninfo;
     while (*p != '\0') {
         size_t name = strcspn(p, "=");
-        if (p[name] == '\0') { /* malformed: nothing more is shown */
-            buf_puts(out, "***");
+        if (p[name] == '\0') { /* malformed, or blanks at the end: no more letters are shown */
+            size_t blanks = strspn(p, " \t\r\n\f\v");
+            buf_append(out, p, blanks);
+            buf_puts(out, p[blanks] != '\0' ? "***" : "");
             return;
         }
         const char *value = p + name + 1;
@@ -139,7 +141,8 @@ void mask_conninfo(const char *conninfo, struct buf *out)
         for (size_t i = 0; i < name; i++)
             masked = masked || strncasecmp(p + i, "passw", 5) == 0;
         buf_append(out, p, masked ? name + 1 : (size_t)(end - p));
-        buf_puts(out, masked ? "***" : "");
+        if (masked)
+            buf_puts(out, *end == '\0' || strchr(" \t\r\n\f\v", *end) != NULL ? "***" : "*** ");
         p = end;
     }
 }

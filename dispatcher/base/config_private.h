@@ -72,6 +72,8 @@ int task_init_defaults(struct task_config *t, enum handler_kind kind) OB_MUST_CH
 void task_free_members(struct task_config *t);
 /* What one task's keys mean together. lines[i] is where task_keys[i] was given, 0 if it was not. */
 void check_task(struct loader *l, const struct task_config *t, const size_t *lines);
+/* Resolves what depends on the whole. OB_ECONFIG after a message, OB_ENOMEM. */
+int task_finish(struct task_config *t, const struct config *c, struct buf *reterr) OB_MUST_CHECK;
 /* Takes the task's members, keeps the list sorted by name. False: no memory, members freed. */
 bool config_insert_task(struct config *c, struct task_config *t_take) OB_MUST_CHECK;
 

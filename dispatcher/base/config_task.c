@@ -189,7 +189,9 @@ static void set_handler(struct loader *l, struct task_config *t, const char *val
     case HANDLER_DISCARD:
         return;
     }
-    if (expected != NULL)
+    if (expected != NULL && t->kind == HANDLER_WEBHOOK && strchr(value, '@') != NULL)
+        loader_error(l, 0, expected, "bad webhook"); /* it may hold a password */
+    else if (expected != NULL)
         loader_error(l, 0, expected, "bad %s %s", handler_kind_name(t->kind), quoted(value, shown));
     else if (target != NULL)
         *target = loader_strdup(l, value);
@@ -290,7 +292,8 @@ static int resolve_program(struct task_config *t, struct buf *reterr)
         return 0;
     const char *path = t->command.path != NULL ? t->command.path : getenv("PATH");
     if (path == NULL)
-        path = "/usr/local/bin:/usr/bin:/bin";
+        path =
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; /* a child's default */
     int err = 0;
     char *found = find_program(path, *program, &err);
     if (found != NULL) {
@@ -307,22 +310,13 @@ static int resolve_program(struct task_config *t, struct buf *reterr)
     return err != 0 ? err : OB_ECONFIG;
 }
 
-int config_finish(struct config *c, struct buf *reterr)
+int task_finish(struct task_config *t, const struct config *c, struct buf *reterr)
 {
-    int result = 0;
-    for (size_t i = 0; i < c->tasks_count; i++) {
-        struct task_config *t = &c->tasks[i];
-        if (t->concurrency == 0 && t->kind == HANDLER_WEBHOOK)
-            t->concurrency = CONCURRENCY_WEBHOOK;
-        else if (t->concurrency == 0 && t->kind == HANDLER_DISCARD)
-            t->concurrency = CONCURRENCY_DISCARD;
-        else if (t->concurrency == 0)
-            t->concurrency = c->concurrency;
-        int err = t->kind == HANDLER_EXEC ? resolve_program(t, reterr) : 0;
-        if (err == OB_ENOMEM)
-            return err;
-        if (err != 0)
-            result = err;
-    }
-    return result;
+    if (t->concurrency == 0 && t->kind == HANDLER_WEBHOOK)
+        t->concurrency = CONCURRENCY_WEBHOOK;
+    else if (t->concurrency == 0 && t->kind == HANDLER_DISCARD)
+        t->concurrency = CONCURRENCY_DISCARD;
+    else if (t->concurrency == 0)
+        t->concurrency = c->concurrency;
+    return t->kind == HANDLER_EXEC ? resolve_program(t, reterr) : 0;
 }

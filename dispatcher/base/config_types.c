@@ -20,7 +20,11 @@ static const char *checked_text(struct loader *l, const struct key *k, const yam
     if (expected == NULL)
         return text;
     char shown[QUOTED_SIZE];
-    loader_error(l, node_line(node), expected, "bad %s %s", k->name, quoted(text, shown));
+    bool may_hold_password = k->check == check_url && strchr(text, '@') != NULL;
+    if (may_hold_password)
+        loader_error(l, node_line(node), expected, "bad %s", k->name);
+    else
+        loader_error(l, node_line(node), expected, "bad %s %s", k->name, quoted(text, shown));
     return NULL;
 }
 

@@ -159,7 +159,8 @@ static size_t line_of_offset(const char *text, size_t len, size_t offset)
 static void parser_failed(struct loader *l, const yaml_parser_t *parser, const char *text,
                           size_t len)
 {
-    if (parser->error == YAML_MEMORY_ERROR) {
+    /* libyaml 0.2.5 leaves the error unset where its document loader runs out of memory. */
+    if (parser->error == YAML_MEMORY_ERROR || parser->error == YAML_NO_ERROR) {
         l->no_memory = true;
         return;
     }

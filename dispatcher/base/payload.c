@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "base/clock.h"
 
 struct reader {
@@ -380,24 +378,4 @@ int payload_msgpack_to_json(const void *bytes, size_t len, struct buf *out,
     if (err != 0 && reterr[0] == '\0')
         (void)snprintf(reterr, PAYLOAD_ERROR_SIZE, "%s", ob_strerror(err));
     return err;
-}
-
-int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE])
-{
-    json_error_t error;
-    reterr[0] = '\0';
-    /* Integers as reals: those beyond 64 bits are JSON too. */
-    json_t *value =
-        json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
-    if (value != NULL) {
-        json_decref(value);
-        return 0;
-    }
-    int n = snprintf(reterr, PAYLOAD_ERROR_SIZE, "line %d, column %d: %s", error.line, error.column,
-                     error.text);
-    for (int i = 0; i < n && i < PAYLOAD_ERROR_SIZE - 1; i++) {
-        if ((unsigned char)reterr[i] < 0x20 || (unsigned char)reterr[i] >= 0x7f)
-            reterr[i] = '?'; /* jansson quotes the text, also where it is not UTF-8 */
-    }
-    return json_error_code(&error) == json_error_out_of_memory ? OB_ENOMEM : OB_ESYNTAX;
 }

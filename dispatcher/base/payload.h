@@ -21,6 +21,7 @@
 
 enum {
     PAYLOAD_DEPTH_MAX = 128,
+    PAYLOAD_JSON_DEPTH_MAX = 2048,
     PAYLOAD_KEY_MAX = 64 * 1024 /* JSON text of a map key that is a map, an array or an ext */
 };
 enum payload_encoding { PAYLOAD_JSON, PAYLOAD_MSGPACK };
@@ -33,8 +34,10 @@ enum { PAYLOAD_ERROR_SIZE = 160 };
 int payload_msgpack_to_json(const void *bytes, size_t len, struct buf *out,
                             char reterr[PAYLOAD_ERROR_SIZE]) OB_MUST_CHECK;
 
-/* 0 if the text is one JSON value in UTF-8, else OB_ESYNTAX and *reterr names line and column, or
- * OB_ENOMEM. Repeated names and \u0000 are let through: the text itself is what is handed on. */
+/* 0 if the text is one JSON value in UTF-8 (RFC 8259), else OB_ESYNTAX, and *reterr says what was
+ * expected, in which line and column. Allocates nothing. Repeated names, \u0000 and numbers beyond
+ * a double are let through: the text itself is what is handed on. Nesting at most
+ * PAYLOAD_JSON_DEPTH_MAX. */
 int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE]) OB_MUST_CHECK;
 
 #endif

@@ -127,11 +127,12 @@ OB_PRINTF(2, 3) int cmd_usage(const struct cmd_args *args, const char *fmt, ...)
  * as a whole. All errors go to stderr. Returns 0, or an exit code (78); *ret_config needs
  * config_unref. */
 int cmd_load_config(const struct cmd_args *args, struct config **ret_config) OB_MUST_CHECK;
-/* The same with the errors in *reterr and an error code, for a daemon that reloads. override (may be
- * NULL) puts what the command line says over what the file said, before everything is checked. */
+/* The same with the errors in *reterr and an error code, for a daemon that reloads. override (may
+ * be NULL) puts what the command line says over what the file said, before everything is checked.
+ */
 typedef int (*cmd_override)(const struct cmd_args *args, struct config *c, struct buf *reterr);
-int cmd_build_config(const struct cmd_args *args, cmd_override override,
-                     struct config **ret_config, struct buf *reterr) OB_MUST_CHECK;
+int cmd_build_config(const struct cmd_args *args, cmd_override override, struct config **ret_config,
+                     struct buf *reterr) OB_MUST_CHECK;
 /* Only the file, for the sake of its `database`; handlers are not resolved. No file: defaults. */
 int cmd_load_config_file(const struct cmd_args *args, struct config **ret_config) OB_MUST_CHECK;
 

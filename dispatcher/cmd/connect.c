@@ -47,9 +47,10 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
     return first;
 }
 
-/* Loads the file and, if `whole`, adds what the command line says and checks everything together. */
-static int build(const struct cmd_args *args, bool whole, cmd_override override, struct config **ret_config,
-                 struct buf *reterr)
+/* Loads the file and, if `whole`, adds what the command line says and checks everything together.
+ */
+static int build(const struct cmd_args *args, bool whole, cmd_override override,
+                 struct config **ret_config, struct buf *reterr)
 {
     struct config *c = config_new();
     const char *path = config_path(args);
@@ -62,7 +63,8 @@ static int build(const struct cmd_args *args, bool whole, cmd_override override,
         if (err == 0)
             err = config_finish(c, reterr);
     }
-    if (err != 0 && reterr->len == 0)
+    if (err != 0 && err != OB_EUSAGE &&
+        reterr->len == 0) /* usage errors were said as they were found */
         buf_printf(reterr, "%s: %s\n", path != NULL ? path : "configuration", ob_strerror(err));
     if (err == 0)
         *ret_config = c;
@@ -82,7 +84,7 @@ static int load(const struct cmd_args *args, bool whole, struct config **ret_con
     struct buf errors;
     buf_init(&errors, ERRORS_MAX);
     int err = build(args, whole, NULL, ret_config, &errors);
-    if (err != 0) {
+    if (err != 0 && errors.len > 0) {
         (void)fflush(stdout);
         (void)fprintf(stderr, "%s%s", errors.data, errors.data[errors.len - 1] == '\n' ? "" : "\n");
     }

@@ -117,7 +117,7 @@ static int enqueue(const struct cmd_args *args, const struct admin_job *job)
     struct admin_error error;
     int64_t id = 0;
     bool existing = false;
-    int code = cmd_connect(args, &admin);
+    int code = cmd_connect_schema(args, &admin);
     if (code != 0)
         return code;
     int err = admin_enqueue(admin, job, &id, &existing, &error);

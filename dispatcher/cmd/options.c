@@ -17,18 +17,18 @@
 
 enum { OPTIONS_MAX = 40, LONG_BASE = 256, HELP_COLUMN = 28 };
 
+OB_PRINTF(4, 0)
 static void complain(const struct cmd_args *args, const char *prefix, const char *suffix,
                      const char *fmt, va_list ap)
 {
     struct buf text;
     buf_init(&text, 64 * 1024);
-    char *raw = NULL;
     va_list copy;
     va_copy(copy, ap);
     int n = vsnprintf(NULL, 0, fmt, copy);
     va_end(copy);
     ob_assert(n >= 0);
-    raw = ob_xcalloc((size_t)n + 1, 1);
+    char *raw = ob_xcalloc((size_t)n + 1, 1);
     (void)vsnprintf(raw, (size_t)n + 1, fmt, ap);
     table_escape(&text, raw, (size_t)n);
     ob_free(raw);

@@ -187,21 +187,33 @@ static void print_fields(const struct admin_rows *r)
     field("headers", admin_text(r, 0, JOB_HEADERS));
 }
 
+/* "attempt 2     2026-01-02T..., retry after 12ms: exit 3"; what is not known is left out. */
+static void print_attempt_line(const struct admin_rows *rows, size_t i)
+{
+    const char *reason = admin_text(rows, i, ATTEMPT_REASON);
+    const char *started = admin_text(rows, i, ATTEMPT_STARTED_AT);
+    int64_t duration_ms = admin_int(rows, i, ATTEMPT_DURATION_MS, -1);
+    char span[CLOCK_DURATION_SIZE];
+    struct buf line;
+    buf_init(&line, 64 * 1024);
+    buf_printf(&line, "attempt %-5s ", admin_text(rows, i, ATTEMPT_NUMBER));
+    if (started != NULL)
+        buf_printf(&line, "%s, ", started);
+    buf_puts(&line, admin_text(rows, i, ATTEMPT_OUTCOME));
+    if (duration_ms >= 0)
+        buf_printf(&line, " after %s", print_span(duration_ms, span));
+    if (reason != NULL && reason[0] != '\0') {
+        buf_puts(&line, ": ");
+        table_escape(&line, reason, strlen(reason));
+    }
+    (void)printf("%s\n", line.data);
+    buf_deinit(&line);
+}
+
 static void print_attempts(const struct admin_rows *rows)
 {
-    char span[CLOCK_DURATION_SIZE];
     for (size_t i = 0; i < admin_count(rows); i++) {
-        const char *reason = admin_text(rows, i, ATTEMPT_REASON);
-        const char *started = admin_text(rows, i, ATTEMPT_STARTED_AT);
-        struct buf why;
-        buf_init(&why, 64 * 1024);
-        table_escape(&why, reason != NULL ? reason : "", reason != NULL ? strlen(reason) : 0);
-        (void)printf("attempt %-5s %s, %s after %s%s%s\n", admin_text(rows, i, ATTEMPT_NUMBER),
-                     started != NULL ? started : "not started",
-                     admin_text(rows, i, ATTEMPT_OUTCOME),
-                     print_span(admin_int(rows, i, ATTEMPT_DURATION_MS, -1), span),
-                     why.len > 0 ? ": " : "", why.data != NULL ? why.data : "");
-        buf_deinit(&why);
+        print_attempt_line(rows, i);
         print_output(
             admin_text(rows, i, ATTEMPT_OUTPUT_HEAD), admin_length(rows, i, ATTEMPT_OUTPUT_HEAD),
             admin_text(rows, i, ATTEMPT_OUTPUT_TAIL), admin_length(rows, i, ATTEMPT_OUTPUT_TAIL),

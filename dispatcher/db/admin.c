@@ -52,8 +52,9 @@ void admin_rows_free(struct admin_rows *rows)
     ob_free(rows);
 }
 
-/* Runs one statement. Every column of `sql` is text or bytea, so that the binary format yields
- * strings (with libpq's own NUL behind them) and raw bytes at once. */
+/* Runs one statement. ORDER BY needs qualified columns: a bare name is the output column, which is
+ * text. Every column of `sql` is text or bytea, so that the binary format yields strings (with
+ * libpq's own NUL behind them) and raw bytes at once. */
 static int query(struct admin *a, enum admin_right right, const char *sql, int nparams,
                  const char *const *values, const int *lengths, const int *formats,
                  struct admin_rows **ret_rows, struct admin_error *reterr)
@@ -126,71 +127,20 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     return 0;
 }
 
+/* clang-format cannot lay out strings with macros among them. */
+/* clang-format off */
+
 /* RFC 3339 in UTC with microseconds. */
-#define UTC(column)        "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+#define UTC(column) "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 #define MILLISECONDS(span) "floor(extract(epoch FROM " span ") * 1000)::bigint::text"
 
-#define JOB_SELECT                                                                                                                                                                                                \
-    "SELECT j.id::text, j.task, j.state, j.priority::text, j.key, " UTC(                                                                                                                                          \
-        "j.run_at") ", " MILLISECONDS("j.run_at - clock_timestamp()") ", " UTC("j.expires_at") ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "p"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "_"                                                                                                                \
-                                                                                               "a"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "m"                                                                                                                \
-                                                                                               "p"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " "                                                                                                                \
-                                                                                               "j"                                                                                                                \
-                                                                                               "."                                                                                                                \
-                                                                                               "l"                                                                                                                \
-                                                                                               "o"                                                                                                                \
-                                                                                               "s"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               ":"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               "e"                                                                                                                \
-                                                                                               "x"                                                                                                                \
-                                                                                               "t"                                                                                                                \
-                                                                                               ","                                                                                                                \
-                                                                                               " " UTC("j.created_at") ", " MILLISECONDS("clock_timestamp() - j.created_at") ", " UTC(                            \
-                                                                                                   "j.finished_at") ", j.reason,"                                                                                 \
-                                                                                                                    " j.encoding::text, j.payload_size::text, j.owner::text, j.dispatcher::text, j.headers::text" \
-                                                                                                                    " FROM outbox.jobs j"
+#define JOB_SELECT                                                                                 \
+    "SELECT j.id::text, j.task, j.state, j.priority::text, j.key, "                                \
+    UTC("j.run_at") ", " MILLISECONDS("j.run_at - clock_timestamp()") ", "                         \
+    UTC("j.expires_at") ", j.attempts::text, j.max_attempts::text, j.lost::text, "                 \
+    UTC("j.created_at") ", " MILLISECONDS("clock_timestamp() - j.created_at") ", "                 \
+    UTC("j.finished_at") ", j.reason, j.encoding::text, j.payload_size::text, j.owner::text,"      \
+    " j.dispatcher::text, j.headers::text FROM outbox.jobs j"
 
 #define JOB_WHERE                                                                                  \
     " WHERE ($1::text[] IS NULL OR j.task = ANY ($1::text[]))"                                     \
@@ -200,6 +150,29 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     " AND ($5::bigint IS NULL OR j.created_at >= to_timestamp(0) + $5::bigint * interval '1 us')"  \
     " AND ($6::bigint IS NULL OR j.created_at <= clock_timestamp() - $6::bigint * interval '1 "    \
     "ms')"
+
+/* In the view's order, the one in which they were recorded: numbers begin again with a retry by
+ * hand. */
+static const char attempts_sql[] =
+    "SELECT t.attempt::text, " UTC("t.started_at") ","
+    " t.duration_ms::text, t.outcome, t.reason, t.exit_code::text, t.signal::text,"
+    " t.http_status::text, t.output_head, t.output_tail, t.output_bytes::text, t.dispatcher::text"
+    " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
+
+static const char stats_sql[] =
+    "SELECT s.task, s.state, s.count::text, " MILLISECONDS("s.oldest_age") ", s.handlers::text"
+    " FROM outbox.stats s ORDER BY s.task, array_position("
+    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
+
+static const char dispatchers_sql[] =
+    "SELECT d.id::text, d.name, d.host, d.pid::text, d.version, to_json(d.tasks)::text,"
+    " array_to_string(d.tasks, ', '), "
+    UTC("d.started_at") ", " MILLISECONDS("clock_timestamp() - d.started_at") ", "
+    UTC("d.beat_at") ", " MILLISECONDS("clock_timestamp() - d.beat_at") ", "
+    MILLISECONDS("d.lease") ", d.live::text, d.running::text"
+    " FROM outbox.dispatchers d ORDER BY d.name, d.started_at";
+
+/* clang-format on */
 
 enum { FILTER_PARAMS = 7, NUMBER_SIZE = 24 };
 
@@ -267,47 +240,17 @@ int admin_payload(struct admin *a, int64_t id, struct admin_rows **ret_rows,
 int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
                    struct admin_error *reterr)
 {
-    return query_id(
-        a,
-        "SELECT attempt::text, " UTC("started_at") ", duration_ms::text, outcome, reason,"
-                                                   " exit_code::text, signal::text, "
-                                                   "http_status::text, output_head, output_tail,"
-                                                   " output_bytes::text, dispatcher::text"
-                                                   " FROM outbox.attempts WHERE job_id = "
-                                                   "$1::bigint ORDER BY attempt, started_at",
-        id, ret_rows, reterr);
+    return query_id(a, attempts_sql, id, ret_rows, reterr);
 }
 
 int admin_stats(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER,
-                      "SELECT task, state, count::text, " MILLISECONDS(
-                          "oldest_age") ", handlers::text"
-                                        " FROM outbox.stats ORDER BY task, array_position("
-                                        "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', "
-                                        "'done'], state)",
-                      0, NULL, ret_rows, reterr);
+    return query_text(a, ADMIN_READER, stats_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER,
-                      "SELECT id::text, name, host, pid::text, version, to_json(tasks)::text,"
-                      " array_to_string(tasks, ', '), " UTC("started_at") ", " MILLISECONDS("clock_"
-                                                                                            "timest"
-                                                                                            "amp() "
-                                                                                            "- "
-                                                                                            "starte"
-                                                                                            "d_at") ", " UTC("beat_at") ", " MILLISECONDS(
-                          "clock_timestamp() - beat_at") ", " MILLISECONDS("lease") ", live::text, "
-                                                                                    "running::text "
-                                                                                    "FROM "
-                                                                                    "outbox."
-                                                                                    "dispatchers "
-                                                                                    "ORDER BY "
-                                                                                    "name, "
-                                                                                    "started_at",
-                      0, NULL, ret_rows, reterr);
+    return query_text(a, ADMIN_READER, dispatchers_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
@@ -338,9 +281,9 @@ int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admi
     char number[NUMBER_SIZE];
     (void)snprintf(number, sizeof number, "%" PRId64, after);
     const char *values[] = {task, number};
-    return query_text(
-        a, ADMIN_READER,
-        "SELECT id::text FROM outbox.jobs WHERE state = 'dead'"
-        " AND ($1::text IS NULL OR task = $1::text) AND id > $2::bigint ORDER BY id LIMIT 500",
-        2, values, ret_rows, reterr);
+    return query_text(a, ADMIN_READER,
+                      "SELECT j.id::text FROM outbox.jobs j WHERE j.state = 'dead'"
+                      " AND ($1::text IS NULL OR j.task = $1::text) AND j.id > $2::bigint ORDER BY "
+                      "j.id LIMIT 500",
+                      2, values, ret_rows, reterr);
 }

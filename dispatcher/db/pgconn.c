@@ -44,87 +44,6 @@ static bool is_attempt(const struct pgconn *c)
            c->state == PGCONN_SESSION;
 }
 
-/* ---- the watched socket ---- */
-
-static void maybe_closed(struct pgconn *c);
-
-static void on_sock_closed(uv_handle_t *handle)
-{
-    struct pgsock *s = handle->data;
-    struct pgconn *c = s->conn;
-    ob_free(s);
-    ob_assert(c->handles_open > 0);
-    c->handles_open--;
-    maybe_closed(c);
-}
-
-static void sock_close(struct pgconn *c)
-{
-    if (c->sock == NULL)
-        return;
-    (void)uv_poll_stop(&c->sock->poll);
-    uv_close((uv_handle_t *)&c->sock->poll, on_sock_closed);
-    c->sock = NULL;
-}
-
-/* libuv aborts the process if a handle is started on a socket that was closed meanwhile, and libpq
- * closes sockets inside PQconnectPoll: always stop first. */
-static void sock_stop(struct pgconn *c)
-{
-    if (c->sock == NULL)
-        return;
-    (void)uv_poll_stop(&c->sock->poll);
-    c->sock->events = 0;
-}
-
-static int sock_open(struct pgconn *c, int fd)
-{
-    struct pgsock *s = ob_calloc(1, sizeof *s);
-    if (s == NULL)
-        return OB_ENOMEM;
-    int err = uv_poll_init(c->loop, &s->poll, fd);
-    if (err != 0) {
-        ob_free(s);
-        return err;
-    }
-    s->poll.data = s;
-    s->conn = c;
-    s->fd = fd;
-    c->sock = s;
-    c->handles_open++;
-    return 0;
-}
-
-static void on_socket(uv_poll_t *poll, int status, int events);
-
-void pgconn_watch(struct pgconn *c, int events)
-{
-    ob_assert(c->pq != NULL);
-    if (events == 0) {
-        sock_stop(c);
-        return;
-    }
-    int fd = PQsocket(c->pq);
-    if (fd < 0) {
-        pgconn_down_from_pq(c);
-        return;
-    }
-    int err = 0;
-    if (c->sock != NULL && c->sock->fd != fd)
-        sock_close(c);
-    if (c->sock == NULL)
-        err = sock_open(c, fd);
-    if (err == 0 && c->sock->events != events) {
-        c->sock->events = events;
-        err = uv_poll_start(&c->sock->poll, events, on_socket);
-    }
-    if (err != 0) {
-        struct pg_error e;
-        pg_error_set(&e, err, ob_strerror(err));
-        pgconn_down(c, &e);
-    }
-}
-
 /* ---- attempts ---- */
 
 /* What the server says outside of an answer: a FATAL before it hangs up is why the connection is
@@ -166,7 +85,7 @@ static void step_session(struct pgconn *c)
         if (res == NULL) {
             come_up(c);
             if (c->state == PGCONN_READY)
-                pgconn_watch(c, UV_READABLE);
+                pgsock_watch(c, UV_READABLE);
             return;
         }
         ExecStatusType status = PQresultStatus(res);
@@ -179,7 +98,7 @@ static void step_session(struct pgconn *c)
             return;
         }
     }
-    pgconn_watch(c, left > 0 ? UV_READABLE | UV_WRITABLE : UV_READABLE);
+    pgsock_watch(c, left > 0 ? UV_READABLE | UV_WRITABLE : UV_READABLE);
 }
 
 static void begin_session(struct pgconn *c)
@@ -198,13 +117,13 @@ static void begin_session(struct pgconn *c)
 
 static void step_connect(struct pgconn *c)
 {
-    sock_stop(c);
+    pgsock_stop(c);
     switch (PQconnectPoll(c->pq)) {
     case PGRES_POLLING_READING:
-        pgconn_watch(c, UV_READABLE);
+        pgsock_watch(c, UV_READABLE);
         break;
     case PGRES_POLLING_WRITING:
-        pgconn_watch(c, UV_WRITABLE);
+        pgsock_watch(c, UV_WRITABLE);
         break;
     case PGRES_POLLING_OK:
         begin_session(c);
@@ -216,7 +135,7 @@ static void step_connect(struct pgconn *c)
     }
 }
 
-static void on_socket(uv_poll_t *poll, int status, int events)
+void pgconn_on_socket(uv_poll_t *poll, int status, int events)
 {
     struct pgsock *s = poll->data;
     struct pgconn *c = s->conn;
@@ -265,7 +184,7 @@ static void connect_to(struct pgconn *c, const struct pg_target *t, bool use_hos
     if (PQstatus(c->pq) == CONNECTION_BAD)
         pgconn_down_from_pq(c);
     else
-        pgconn_watch(c, UV_WRITABLE); /* as if PQconnectPoll had asked for it (libpq's manual) */
+        pgsock_watch(c, UV_WRITABLE); /* as if PQconnectPoll had asked for it (libpq's manual) */
 }
 
 /* From RESOLVING on: looks names up if there are any, connects if not or if that is done. */
@@ -293,16 +212,6 @@ static void try_connect(struct pgconn *c, bool is_looked_up)
     pg_target_clear(&t);
 }
 
-void pgconn_on_lookup(struct pgconn *c)
-{
-    if (c->state == PGCONN_RESOLVING)
-        try_connect(c, true);
-    /* else the attempt that wanted to know has ended */
-    pg_lookup_free(c->lookup);
-    c->lookup = NULL;
-    maybe_closed(c);
-}
-
 static void begin_attempt(struct pgconn *c)
 {
     set_state(c, PGCONN_RESOLVING);
@@ -310,20 +219,26 @@ static void begin_attempt(struct pgconn *c)
     try_connect(c, false);
 }
 
+static void describe_timeout(const struct pgconn *c, char *text, size_t size)
+{
+    unsigned long long ms = c->connect_timeout_ms;
+    const char *host = c->pq != NULL ? PQhost(c->pq) : NULL;
+    if (c->state == PGCONN_RESOLVING)
+        (void)snprintf(text, size, "the host's name was not looked up within %llu ms", ms);
+    else if (host != NULL && host[0] != '\0')
+        (void)snprintf(text, size, "no connection within %llu ms, host %.100s is silent", ms, host);
+    else
+        (void)snprintf(text, size, "no connection within %llu ms", ms);
+}
+
 void pgconn_on_timer(uv_timer_t *timer)
 {
     struct pgconn *c = timer->data;
     if (is_attempt(c)) {
         c->rotation++; /* some host swallows packets: the next attempt begins behind it */
-        struct pg_error e;
-        const char *host = c->pq != NULL ? PQhost(c->pq) : NULL;
-        char message[sizeof e.message];
-        (void)snprintf(message, sizeof message, "no connection within %llu ms%s%.100s",
-                       (unsigned long long)c->connect_timeout_ms,
-                       host != NULL && host[0] != '\0' ? ", last tried host " : "",
-                       host != NULL ? host : "");
-        pg_error_set(&e, OB_ECONN, message);
-        pgconn_down(c, &e);
+        char message[160];
+        describe_timeout(c, message, sizeof message);
+        pgconn_fail(c, OB_ECONN, message);
     } else if (c->state == PGCONN_BACKOFF) {
         begin_attempt(c);
     } else {
@@ -336,7 +251,7 @@ void pgconn_on_timer(uv_timer_t *timer)
 
 static void drop_socket(struct pgconn *c)
 {
-    sock_close(c);
+    pgsock_close(c);
     PQfinish(c->pq);
     c->pq = NULL;
     (void)uv_timer_stop(&c->timer);
@@ -358,27 +273,8 @@ static void go_down(struct pgconn *c)
     (void)uv_timer_start(&c->timer, pgconn_on_timer, retry_ms, 0);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct pgconn *c = handle->data;
-    ob_assert(c->handles_open > 0);
-    c->handles_open--;
-    maybe_closed(c);
-}
-
-static void close_all(struct pgconn *c)
-{
-    drop_socket(c);
-    pg_error_set(&c->why, OB_ECONN, "the connection is being closed");
-    pgpipe_abandon(c);
-    if (c->lookup != NULL)
-        pg_lookup_cancel(c->lookup);
-    uv_close((uv_handle_t *)&c->kick, on_handle_closed);
-    uv_close((uv_handle_t *)&c->timer, on_handle_closed);
-}
-
 /* Frees the connection when nothing can call back any more. */
-static void maybe_closed(struct pgconn *c)
+static void try_free(struct pgconn *c)
 {
     if (c->handles_open > 0 || c->lookup != NULL)
         return;
@@ -393,6 +289,39 @@ static void maybe_closed(struct pgconn *c)
     ob_free(c);
     if (cb != NULL)
         cb(arg);
+}
+
+void pgconn_handle_closed(struct pgconn *c)
+{
+    ob_assert(c->handles_open > 0);
+    c->handles_open--;
+    try_free(c);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    pgconn_handle_closed(handle->data);
+}
+
+void pgconn_on_lookup(struct pgconn *c)
+{
+    if (c->state == PGCONN_RESOLVING)
+        try_connect(c, true);
+    /* else the attempt that wanted to know has ended */
+    pg_lookup_free(c->lookup);
+    c->lookup = NULL;
+    try_free(c);
+}
+
+static void close_all(struct pgconn *c)
+{
+    drop_socket(c);
+    pg_error_set(&c->why, OB_ECONN, "the connection is being closed");
+    pgpipe_abandon(c);
+    if (c->lookup != NULL)
+        pg_lookup_cancel(c->lookup);
+    uv_close((uv_handle_t *)&c->kick, on_handle_closed);
+    uv_close((uv_handle_t *)&c->timer, on_handle_closed);
 }
 
 static void on_kick(uv_idle_t *kick)
@@ -421,7 +350,7 @@ void pgconn_down(struct pgconn *c, const struct pg_error *why)
     c->why = c->fatal.err != 0 ? c->fatal : *why;
     if (c->why.err == OB_OK)
         c->why.err = OB_ECONN;
-    sock_stop(c);
+    pgsock_stop(c);
     (void)uv_timer_stop(&c->timer);
     set_state(c, PGCONN_FAILING);
     pgconn_kick(c);
@@ -505,7 +434,7 @@ int pgconn_backend_pid(const struct pgconn *c)
 void pgconn_close(struct pgconn *c, void (*cb)(void *arg), void *arg)
 {
     ob_assert(c->state != PGCONN_CLOSING);
-    sock_stop(c);
+    pgsock_stop(c);
     (void)uv_timer_stop(&c->timer);
     set_state(c, PGCONN_CLOSING);
     c->close_cb = cb;

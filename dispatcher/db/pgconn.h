@@ -6,9 +6,9 @@
  * at once (see pgconn_submit).
  *
  * Life: pgconn_new -> connecting -> (session SQL) -> on_up -> ready -> on_down -> backoff ->
- * connecting
- * -> ... -> pgconn_close. There is one way down, pgconn_fail(): every batch in flight gets OB_ECONN
- * first, then on_down comes, then the next attempt is timed. */
+ * connecting -> ... -> pgconn_close. There is one way down, pgconn_fail(): every batch in flight
+ * gets OB_ECONN first, then on_down comes, then the next attempt is timed. Every callback may
+ * submit, fail or close. */
 #ifndef OB_DB_PGCONN_H
 #define OB_DB_PGCONN_H
 
@@ -53,24 +53,31 @@ PGresult *pgbatch_take_result(struct pgbatch *b, size_t i);
 
 struct pgconn_callbacks {
     void (*on_up)(struct pgconn *c, void *arg); /* connected and session SQL done */
-    /* Lost or could not connect. retry_ms: when the next attempt is made. tries: how many in a row.
-     */
+    /* Lost or could not connect; once a loss or failed attempt, never after pgconn_close. retry_ms:
+     * when the next attempt is made. tries: how many in a row, from 1 again once a connection
+     * lasted 10 s. */
     void (*on_down)(struct pgconn *c, const struct pg_error *why, unsigned tries, uint64_t retry_ms,
                     void *arg);
     void (*on_notify)(struct pgconn *c, const char *channel, const char *payload, int backend_pid,
                       void *arg);
 };
 
-struct pgconn_config {            /* borrowed for pgconn_new only */
-    const char *conninfo;         /* a connection string or URI; NULL or "": the PG* variables */
+/* Borrowed for pgconn_new only. Hosts of a list are tried in turn; one that swallows packets costs
+ * an attempt, and the next begins behind it. Unless the user set them: keepalives and
+ * tcp_user_timeout that notice a vanished server in about 20 s, and
+ * target_session_attrs=read-write. */
+struct pgconn_config {
+    const char *conninfo; /* connection string, URI or database name; NULL, "": PG* variables */
     const char *application_name; /* overrides the conninfo's */
-    const char
-        *session_sql; /* sent after each connect, before on_up; may be several statements; NULL */
-    uint64_t connect_timeout_ms; /* of one attempt, all hosts and TLS included; 0: 10 s */
-    uint64_t statement_stall_ms; /* a batch unanswered for so long means the connection is dead; 0:
-                                    never */
+    const char *session_sql;      /* after each connect, before on_up; several statements; NULL */
+    uint64_t connect_timeout_ms;  /* of one attempt, all hosts and TLS included; 0: 10 s */
+    /* The oldest batch unanswered for so long (since it became the oldest, or its last statement
+     * was answered) means the connection is dead; 0: never. */
+    uint64_t statement_stall_ms;
 };
 
+/* Returns OB_ECONFIG for a connection string that libpq does not understand. Without more words:
+ * libpq's own quote the string, and with it the password. */
 int pgconn_new(uv_loop_t *loop, const struct pgconn_config *config,
                const struct pgconn_callbacks *callbacks, void *arg,
                struct pgconn **ret_conn) OB_MUST_CHECK;
@@ -85,9 +92,11 @@ size_t pgconn_pending(const struct pgconn *c); /* batches submitted and not answ
 bool pgconn_is_up(const struct pgconn *c);
 int pgconn_backend_pid(const struct pgconn *c);
 /* Declares the connection dead: the one funnel. Reconnects after a backoff. reason is for on_down.
- */
+ * Harmless when it is down already. A batch that failed with a SQLSTATE of PG_RECONNECT (a demoted
+ * primary says 25006) has this done after its callback. */
 void pgconn_fail(struct pgconn *c, int err, const char *reason);
-/* Answers what is pending with OB_ECONN, closes the socket, frees c; cb (may be NULL) when done. */
+/* Answers what is pending with OB_ECONN, closes the socket, frees c; cb (may be NULL) when done.
+ * Once, in any state; a host name being looked up is waited for. */
 void pgconn_close(struct pgconn *c, void (*cb)(void *arg), void *arg);
 
 /* An error of our own, without a SQLSTATE; the message is copied as one line. */
@@ -99,7 +108,7 @@ void pg_error_from_conn(struct pg_error *e, const PGconn *conn);
 
 /* What a SQLSTATE means for who sent the statement. One table. */
 enum pg_advice {
-    PG_RECONNECT,   /* 08, 57P01-57P03, 25006, 57P05: the connection or the server's role is gone */
+    PG_RECONNECT,   /* 08, 57P, 25006, 25P03: the connection or the server's role is gone */
     PG_RETRY_SOON,  /* 40001 40P01 55P03: again at once, with jitter */
     PG_SLOW_DOWN,   /* 53: out of something */
     PG_PRIVILEGE,   /* 42501 */

@@ -1,5 +1,6 @@
 /* pgconn_state.h - the inside of a connection. Private to pgconn.c (its life), pgpipe.c (what goes
- * through it while it is up), pg_target.c (where it goes) and pg_lookup.c (host names). */
+ * through it while it is up), pgsock.c (its socket on the loop), pg_target.c (where it goes) and
+ * pg_lookup.c (host names). */
 #ifndef OB_DB_PGCONN_STATE_H
 #define OB_DB_PGCONN_STATE_H
 
@@ -80,11 +81,19 @@ struct pgconn {
 void pgconn_down(struct pgconn *c, const struct pg_error *why); /* the funnel, with a whole error */
 void pgconn_down_from_pq(struct pgconn *c); /* the same, why from libpq's message */
 void pgconn_kick(struct pgconn *c);
-/* Watches the socket for events (UV_READABLE | UV_WRITABLE, 0: nothing), making a new handle if
- * libpq has another socket now. Goes down when that fails. */
-void pgconn_watch(struct pgconn *c, int events);
+void pgconn_handle_closed(struct pgconn *c); /* a handle's close callback: the last one frees c */
+void pgconn_on_socket(uv_poll_t *poll, int status, int events);
 void pgconn_on_timer(uv_timer_t *timer);
 void pgconn_on_lookup(struct pgconn *c); /* pg_lookup.c: the lookup is done */
+
+/* pgsock.c */
+/* Watches the socket for events (UV_READABLE | UV_WRITABLE, 0: nothing), with a new handle if libpq
+ * has another socket now. Goes down when that fails. */
+void pgsock_watch(struct pgconn *c, int events);
+/* Before libpq may close the socket (PQconnectPoll, PQfinish): libuv aborts the process if a handle
+ * is started on a socket that was closed meanwhile. */
+void pgsock_stop(struct pgconn *c);
+void pgsock_close(struct pgconn *c);
 
 /* pgpipe.c */
 void pgpipe_begin(struct pgconn *c); /* a connection has come up: nothing sent, nothing prepared */

@@ -367,7 +367,7 @@ void pgpipe_run(struct pgconn *c)
     arm_timer(c);
     if (c->has_more)
         pgconn_kick(c);
-    pgconn_watch(c, (c->has_more ? 0 : UV_READABLE) | (c->want_write ? UV_WRITABLE : 0));
+    pgsock_watch(c, (c->has_more ? 0 : UV_READABLE) | (c->want_write ? UV_WRITABLE : 0));
 }
 
 void pgpipe_read(struct pgconn *c)

@@ -9,11 +9,13 @@
 #include <stdbool.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "exec/descent.h"
 #include "exec/spawn_wire.h"
@@ -172,7 +174,7 @@ static void handle_reply(struct spawn_client *c, const struct spawn_reply *reply
 /* One reply. False: none is there, or the other side has closed. */
 static bool read_reply(struct spawn_client *c)
 {
-    struct spawn_reply reply;
+    struct spawn_reply reply = {0};
     int fds[WIRE_FDS_MAX];
     size_t fds_count;
     ssize_t n = wire_receive(c->link->fd, &reply, sizeof reply, fds, &fds_count);
@@ -362,6 +364,9 @@ int spawn_client_restart(struct spawn_client *c)
     c->is_deadline_pending = false;
     for (size_t i = 0; i < c->held_count && err == 0; i++)
         err = send_hold(c, c->held_fds[i]);
+    /* A deadline that has passed has done its work; it would only end the new one too. */
+    if (c->deadline_ms <= clock_boot_ms())
+        c->deadline_ms = 0;
     if (err == 0 && c->deadline_ms != 0)
         err = send_deadline(c);
     ob_assert(err == 0 ||
@@ -445,15 +450,30 @@ void spawn_client_set_deadline(struct spawn_client *c, uint64_t boot_ms)
     }
 }
 
+/* The same file as before: the lock of a name is told of at every reconnect. */
+static bool is_held(const struct spawn_client *c, int fd)
+{
+    struct stat given;
+    struct stat held;
+    for (size_t i = 0; i < c->held_count; i++) {
+        if (fstat(fd, &given) == 0 && fstat(c->held_fds[i], &held) == 0 &&
+            given.st_dev == held.st_dev && given.st_ino == held.st_ino)
+            return true;
+    }
+    return false;
+}
+
 int spawn_client_hold_fd(struct spawn_client *c, int fd)
 {
+    if (is_held(c, fd))
+        return 0;
     if (c->held_count == HELD_FDS_MAX)
         return OB_ETOOBIG;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0)
         return -errno;
     int err = send_hold(c, copy);
-    if (err != 0) {
+    if (err != 0 && err != OB_ESPAWN) { /* without a spawner: the next one gets it */
         (void)close(copy);
         return err;
     }

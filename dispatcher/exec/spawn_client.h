@@ -61,8 +61,9 @@ void spawn_client_kill(struct spawn_client *c, struct spawn_handle *handle, int 
 /* After boot_ms (clock_boot_ms) without a later deadline the spawner kills everything by itself: a
  * stopped dispatcher can't. 0: no deadline. */
 void spawn_client_set_deadline(struct spawn_client *c, uint64_t boot_ms);
-/* Gives the spawner a duplicate of fd to hold until it and all its descent are gone: the name's
- * lock. */
+/* Gives the spawner, and each that replaces it, a duplicate of fd to hold until it and all its
+ * descent are gone: the name's lock. Given again it stays held once; at most four
+ * files in a client's life. */
 int spawn_client_hold_fd(struct spawn_client *c, int fd) OB_MUST_CHECK;
 pid_t spawn_client_pid(const struct spawn_client *c);
 

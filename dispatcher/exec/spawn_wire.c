@@ -50,6 +50,7 @@ int wire_send(int sock, const void *bytes, size_t len, const int *fds, size_t fd
         msg.msg_control = &control;
         msg.msg_controllen = CMSG_SPACE(fds_count * sizeof(int));
         struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+        ob_assert(cmsg != NULL);
         cmsg->cmsg_level = SOL_SOCKET;
         cmsg->cmsg_type = SCM_RIGHTS;
         cmsg->cmsg_len = CMSG_LEN(fds_count * sizeof(int));

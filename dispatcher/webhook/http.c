@@ -11,7 +11,6 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -22,6 +21,7 @@
 #include "webhook/request.h"
 #include "webhook/response.h"
 #include "webhook/verdict.h"
+#include "webhook/version.h"
 #include "webhook/watch.h"
 
 /* A connection is closed at this age at the latest, so that a changed DNS record is noticed; and
@@ -41,13 +41,12 @@ struct webhook {
 
 struct transfer {
     struct webhook *owner;
-    struct run *run;
+    struct run *run; /* NULL: finished, only the close callback of the deadline is left */
     CURL *easy;
     struct curl_slist *headers;
     struct response response;
     uv_timer_t deadline;
-    bool is_dropped;  /* STOP_KILL; the deadline is due at once */
-    bool is_finished; /* only the close callback of the deadline is left */
+    bool is_dropped; /* STOP_KILL; the deadline is due at once */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -128,35 +127,32 @@ static void on_deadline_closed(uv_handle_t *handle)
 {
     struct transfer *t = handle->data;
     struct webhook *w = t->owner;
-    ob_assert(t->is_finished);
+    ob_assert(t->run == NULL);
     response_deinit(&t->response);
     ob_free(t);
     release(w);
 }
 
-/* Ends the transfer and its run. The response stays until the close callback: on_done looks at it.
- */
+/* Ends the transfer and its run. The response stays until the close callback: on_done sees it. */
 static void finish(struct transfer *t, const struct verdict *verdict)
 {
     struct webhook *w = t->owner;
-    ob_assert(!t->is_finished);
-    t->is_finished = true;
+    struct run *run = t->run;
+    ob_assert(run != NULL);
+    t->run = NULL;
     struct outcome outcome;
-    verdict_outcome(verdict, t->run, &t->response, clock_unix_us() / 1000, &outcome);
+    verdict_outcome(verdict, run, &t->response, clock_unix_us() / 1000, &outcome);
 
     long connections = 0;
     (void)curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &connections);
     w->stats.connections += (uint64_t)connections;
     w->stats.requests++;
     w->stats.running--;
-    (void)curl_multi_remove_handle(w->multi,
-                                   t->easy); /* fails only for a handle that is not there */
+    (void)curl_multi_remove_handle(w->multi, t->easy); /* fails only for one not there */
     curl_easy_cleanup(t->easy);
     t->easy = NULL;
     curl_slist_free_all(t->headers);
     t->headers = NULL;
-    struct run *run = t->run;
-    t->run = NULL;
     uv_close((uv_handle_t *)&t->deadline, on_deadline_closed);
     run_finish(run, &outcome);
 }
@@ -265,8 +261,7 @@ out:
     return code;
 }
 
-/* What is sent, and who hears of the answer. The body is not copied: it lives as long as the run.
- */
+/* What is sent, and who hears of the answer. The body is not copied: it lives with the run. */
 static CURLcode set_request(struct transfer *t)
 {
     CURL *easy = t->easy;
@@ -365,6 +360,8 @@ static void on_timer(uv_timer_t *timer)
     act(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* With CURL_CSELECT_ERR alone libcurl gives up unread; with IN beside it, it reads what came before
+ * the error, and then the error itself. */
 static void on_ready(void *arg, int fd, int events)
 {
     int curl_events = 0;
@@ -373,7 +370,7 @@ static void on_ready(void *arg, int fd, int events)
     if ((events & WATCH_WRITE) != 0)
         curl_events |= CURL_CSELECT_OUT;
     if ((events & WATCH_ERROR) != 0)
-        curl_events |= CURL_CSELECT_ERR;
+        curl_events |= CURL_CSELECT_ERR | CURL_CSELECT_IN;
     act(arg, fd, curl_events);
 }
 
@@ -477,11 +474,10 @@ int webhook_executor_new(uv_loop_t *loop, unsigned connections_max, struct execu
     w->timer.data = w;
     (void)uv_timer_init(loop, &w->timer); /* always 0 */
     w->handles = 1;
-    /* Options of the multi handle fail only when they are unknown to it. libcurl's default pool of
-     * four connections a transfer would close and open one for nearly every request at low
-     * concurrency. */
-    (void)curl_multi_setopt(w->multi, CURLMOPT_MAXCONNECTS,
-                            connections_max > 0 ? (long)connections_max : 1L);
+    /* These fail only when unknown. libcurl's own pool of four connections a transfer would close
+     * and open one for nearly every request at low concurrency. */
+    long pool = connections_max > 0 ? (long)connections_max : 1;
+    (void)curl_multi_setopt(w->multi, CURLMOPT_MAXCONNECTS, pool);
     (void)curl_multi_setopt(w->multi, CURLMOPT_SOCKETFUNCTION, on_socket_wanted);
     (void)curl_multi_setopt(w->multi, CURLMOPT_SOCKETDATA, w);
     (void)curl_multi_setopt(w->multi, CURLMOPT_TIMERFUNCTION, on_timer_wanted);
@@ -494,4 +490,9 @@ void webhook_executor_stats(const struct executor *ex, struct webhook_stats *ret
 {
     ob_assert(ex->ops == &webhook_ops);
     *ret_stats = ((const struct webhook *)ex)->stats;
+}
+
+const char *webhook_curl_version(void)
+{
+    return curl_version_info(CURLVERSION_NOW)->version;
 }

@@ -84,8 +84,7 @@ bool response_body(struct response *r, const char *bytes, size_t len)
     size_t room = r->head.len_max - r->head.len;
     buf_append(&r->head, bytes, len < room ? len : room); /* no memory: less is kept */
     r->body_bytes += len;
-    r->is_cut = r->body_bytes > r->body_bytes_max;
-    return !r->is_cut;
+    return r->body_bytes <= r->body_bytes_max;
 }
 
 void response_end(const struct response *r, int64_t now_unix_ms, uint64_t retry_after_max_ms,

@@ -20,7 +20,6 @@ struct response {
     size_t header_bytes;
     uint64_t body_bytes;     /* received, not kept */
     uint64_t body_bytes_max; /* beyond it the rest is not read */
-    bool is_cut;             /* we stopped reading */
     struct buf head;         /* the first bytes of the body, at most its len_max */
     char retry_after[RESPONSE_RETRY_AFTER_MAX];
     char location[RESPONSE_LOCATION_MAX];

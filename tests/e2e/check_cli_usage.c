@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <outbox/outbox.h>
+
 #include "base/err.h"
-#include "base/version.h"
 #include "ck_main.h"
 #include "cmd/cmd.h"
 #include "daemon.h"
@@ -18,7 +19,7 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 static void expect_text(const char *text, const char *wanted)
 {
     if (strstr(text, wanted) == NULL)
-        ck_abort_msg("no \"%s\" in:\n%s", wanted, text);
+        ck_abort_msg("no \"%s\" in:\n%.2000s", wanted, text);
 }
 
 /* A usage error: 64, nothing on stdout, one line on stderr that says where help is. */
@@ -109,9 +110,12 @@ START_TEST(version_names_program_schema_and_libraries)
 {
     struct command_result r = OUTBOX_RUN("--version");
     ck_assert_int_eq(r.exit_code, 0);
-    expect_text(r.out, "outbox " OB_VERSION "\n");
+    char program[40];
+    (void)snprintf(program, sizeof program, "outbox %d.%d.%d\n", OUTBOX_VERSION_MAJOR,
+                   OUTBOX_VERSION_MINOR, OUTBOX_VERSION_PATCH);
+    expect_text(r.out, program);
     char level[40];
-    (void)snprintf(level, sizeof level, "schema level %d\n", OB_SCHEMA_VERSION);
+    (void)snprintf(level, sizeof level, "schema level %d\n", OUTBOX_SCHEMA_VERSION);
     expect_text(r.out, level);
     expect_text(r.out, "libpq ");
     expect_text(r.out, "libuv 1.");
@@ -179,6 +183,9 @@ static const struct {
     {{"enqueue", "t", "{}", "--msgpack"}, "from standard input"},
     {{"grant"}, "say for whom"},
     {{"migrate", "--print", "--status"}, "goes with neither"},
+    {{"run", "--discard", "t", "--concurrency", "many"}, "expected a number from 1"},
+    {{"run", "--discard", "t", "--lease", "long"}, "expected a duration"},
+    {{"run", "--frobnicate"}, "unknown option"},
     {{"try"}, "usage is `outbox try TASK [JSON|-]`"},
     {{"check", "--print", "--json"}, "--print"},
 };
@@ -254,17 +261,35 @@ START_TEST(a_broken_connection_string_shows_no_password)
 }
 END_TEST
 
+/* No OUTBOX_DATABASE here: there is no cluster. The message shows whom libpq tried to reach. */
+START_TEST(the_configuration_names_the_database_unless_the_command_line_does)
+{
+    const char *file =
+        test_file("database.yaml", "database: host=/from-the-file password=hunter2\n", 0600);
+    struct command_result r = OUTBOX_RUN("jobs", "--config", file);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_TRY_AGAIN);
+    expect_text(r.err, "/from-the-file/");
+    ck_assert_ptr_null(strstr(r.err, "hunter2"));
+    r = OUTBOX_RUN("jobs", "--config", file, "--database", "host=/from-the-line");
+    expect_text(r.err, "/from-the-line/");
+    file = test_file("broken.yaml", "database: [\n", 0600);
+    r = OUTBOX_RUN("jobs", "--config", file);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_CONFIG);
+    expect_text(r.err, "broken.yaml:");
+    r = OUTBOX_RUN("jobs", "--config", "/nonexistent.yaml");
+    ck_assert_int_eq(r.exit_code, OB_EXIT_CONFIG);
+}
+END_TEST
+
 START_TEST(a_full_disk_is_a_failure)
 {
-    struct command_result r;
-    char script[512];
-    (void)snprintf(script, sizeof script, "%s/bin/outbox --help >/dev/full", OB_TEST_BUILD_DIR);
-    FILE *shell = popen(script, "r"); /* NOLINT: fixed text */
+    char line[512];
+    (void)snprintf(line, sizeof line, "%s/bin/outbox --help 2>&1 >/dev/full", OB_TEST_BUILD_DIR);
+    FILE *shell = popen(line, "r"); /* NOLINT: fixed text */
     ck_assert_ptr_nonnull(shell);
-    int status = pclose(shell);
-    ck_assert_int_eq(status, 1 << 8);
-    r = OUTBOX_RUN("--help");
-    ck_assert_int_eq(r.exit_code, 0);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, shell));
+    expect_text(line, "could not write the output");
+    ck_assert_int_eq(pclose(shell), OB_EXIT_FAILED << 8);
 }
 END_TEST
 
@@ -293,6 +318,7 @@ Suite *test_suite(void)
     tcase_set_timeout(tc, TIMEOUT_E2E_S);
     tcase_add_loop_test(tc, a_server_that_is_not_there_is_told_with_75, 0,
                         sizeof asking / sizeof asking[0]);
+    tcase_add_test(tc, the_configuration_names_the_database_unless_the_command_line_does);
     tcase_add_loop_test(tc, a_broken_connection_string_shows_no_password, 0,
                         sizeof odd_strings / sizeof odd_strings[0]);
     suite_add_tcase(suite, tc);

@@ -1,7 +1,9 @@
-/* fuzz_payload: msgpack -> JSON. Oracle: what was converted is JSON to another parser, and every
- * refusal says why. The same input is then checked as JSON text. */
+/* fuzz_payload: msgpack -> JSON. Oracle: what was converted is JSON, and every refusal says why.
+ * The same input is then checked as JSON text: what jansson takes, our check takes. */
 #include <stdint.h>
 #include <string.h>
+
+#include <jansson.h>
 
 #include "base/assert.h"
 #include "base/payload.h"
@@ -24,7 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ob_assert(error[0] != '\0' && strlen(error) < PAYLOAD_ERROR_SIZE);
     }
     buf_deinit(&out);
-    if (payload_check_json((const char *)data, size, error) != 0)
-        ob_assert(error[0] != '\0');
+    json_t *value = json_loadb((const char *)data, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    err = payload_check_json((const char *)data, size, error);
+    /* jansson takes a NUL byte behind the value for the end of the text */
+    ob_assert(value == NULL || err == 0 || memchr(data, '\0', size) != NULL);
+    ob_assert((err == 0) == (error[0] == '\0'));
+    json_decref(value);
     return 0;
 }

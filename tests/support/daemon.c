@@ -55,7 +55,7 @@ static void exec_outbox(const char *lock_dir, const char *const *args, const cha
 {
     const char *argv[ARGS_MAX] = {PROGRAM};
     size_t n = 1;
-    if (lock_dir != NULL) { /* the daemon; a test that wants another folder says so later on the line */
+    if (lock_dir != NULL) { /* a test that wants another one says so later on the line */
         argv[n++] = "run";
         argv[n++] = "--lock-dir";
         argv[n++] = lock_dir;

@@ -108,7 +108,6 @@ static long resident_kib(void)
 
 START_TEST(a_hundred_megabytes_of_output_take_no_memory)
 {
-    configure("  t: { shell: 'head -c 104857600 /dev/zero; exit 1' }");
     (void)run_shell("exit 1", "", "");
     long before = resident_kib();
     const struct run_record *r = run_shell("head -c 104857600 /dev/zero; exit 1", "", "");
@@ -117,6 +116,22 @@ START_TEST(a_hundred_megabytes_of_output_take_no_memory)
     ck_assert_uint_eq(r->outcome.head_len, 4096);
     ck_assert_uint_eq(r->outcome.tail_len, 12288);
     ck_assert_int_lt(resident_kib() - before, 4096);
+}
+END_TEST
+
+/* The pipe holds more than one turn of the loop reads, and the exit is told in that turn. */
+START_TEST(output_that_is_in_the_pipe_at_the_exit_is_kept)
+{
+    static struct run_record r;
+    configure("  t: { shell: 'sleep 0.3; head -c 1000000 /dev/zero; exit 1' }");
+    run_begin(&r, "t", "", 0);
+    for (int fd = 3; fd < 256; fd++)
+        (void)fcntl(fd, F_SETPIPE_SZ, 1024 * 1024); /* of whatever is a pipe */
+    ck_assert(wait_until(spawner_has_children(), 5000));
+    ck_assert(wait_until(!spawner_has_children(), 5000)); /* meanwhile the loop does not run */
+    pump_until(r.is_done, 5000);
+    expect(&r, OUTCOME_RETRY, "exit 1");
+    ck_assert_uint_eq(r.outcome.output_bytes, 1000000);
 }
 END_TEST
 
@@ -330,6 +345,7 @@ Suite *test_suite(void)
     tcase_add_test(io, capture_follows_its_setting);
     tcase_add_test(io, only_head_and_tail_of_large_output_are_kept);
     tcase_add_test(io, a_hundred_megabytes_of_output_take_no_memory);
+    tcase_add_test(io, output_that_is_in_the_pipe_at_the_exit_is_kept);
     tcase_add_test(io, a_survivor_that_holds_the_output_does_not_hold_the_job);
     tcase_add_test(io, closed_output_does_not_end_the_job);
     suite_add_tcase(s, io);

@@ -1,4 +1,4 @@
-/* payload: msgpack to JSON against a table; every result is parsed again by jansson. Input ends at
+/* payload: msgpack to JSON against a table; every result must be JSON. Input ends at
  * a page that faults when read, so one byte too many fails the test. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@
 
 enum { OUT_MAX = 64 * 1024 * 1024 };
 
-/* Converts a copy that ends at a PROT_NONE page. */
-static int convert(const void *bytes, size_t len, struct buf *out, char *reterr)
+/* A copy that ends at a PROT_NONE page. */
+static char *guarded_copy(const void *bytes, size_t len)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t room = (len + page - 1) / page * page;
@@ -24,11 +24,23 @@ static int convert(const void *bytes, size_t len, struct buf *out, char *reterr)
         mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(area, MAP_FAILED);
     ck_assert_int_eq(mprotect(area + room, page, PROT_NONE), 0);
-    char *at = area + room - len;
     if (len > 0)
-        memcpy(at, bytes, len);
+        memcpy(area + room - len, bytes, len);
+    return area + room - len;
+}
+
+static void guarded_free(char *at, size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t room = (len + page - 1) / page * page;
+    ck_assert_int_eq(munmap(at + len - room, room + page), 0);
+}
+
+static int convert(const void *bytes, size_t len, struct buf *out, char *reterr)
+{
+    char *at = guarded_copy(bytes, len);
     int err = payload_msgpack_to_json(at, len, out, reterr);
-    ck_assert_int_eq(munmap(area, room + page), 0);
+    guarded_free(at, len);
     return err;
 }
 
@@ -308,37 +320,85 @@ END_TEST
 
 static const struct {
     const char *text;
-    const char *error; /* NULL: good */
+    const char *error; /* "": good */
 } json[] = {
-    {"{}", NULL},
-    {" [1, 2.5e3, null]\n", NULL},
-    {"7", NULL},
-    {"\"x\"", NULL},
-    {"123456789012345678901234567890", NULL},
-    {"{\"a\":1,\"a\":2}", NULL},
-    {"\"\\u0000\"", NULL},
-    {"", "line 1, column 0: "},
-    {"{\"a\":1,\n \"b\" 2}", "line 2, column 6: ':' expected"},
-    {"[1,]", "line 1, column 4: "},
-    {"{} {}", "line 1, column 4: end of file expected"},
-    {"{'a':1}", "line 1, column 2: "},
-    {"\"\xff\"", "line 1, column 1: unable to decode byte 0xff"},
-    {"nul", "line 1, column 3: invalid token"},
+    {"{}", ""},
+    {"[]", ""},
+    {" [1, -2.5e3, 0.1E+4, -0, null,true ,\r\n\tfalse]\n", ""},
+    {"7", ""},
+    {"\"x\"", ""},
+    {"{\"a\":{\"b\":[{}, []]},\"\":[[1],{}]}", ""},
+    {"123456789012345678901234567890", ""},
+    {"1e400", ""},
+    {"{\"a\":1,\"a\":2}", ""},
+    {"{\"\\u0000\":\"\\u0000\\ud800\\\"\\\\\\/\\b\\f\\n\\r\\t\"}", ""},
+    {"\"\xc3\xbc\xf0\x9f\x98\x80\x7f\"", ""},
+    {"", "line 1, column 1: expected a value, not the end"},
+    {" \n ", "line 2, column 2: expected a value, not the end"},
+    {"{\"a\":1,\n \"b\" 2}", "line 2, column 6: expected ':'"},
+    {"[1,]", "line 1, column 4: expected a value"},
+    {"[1 2]", "line 1, column 4: expected ',' or ']'"},
+    {"[1}", "line 1, column 3: expected ',' or ']'"},
+    {"[", "line 1, column 2: expected a value, not the end"},
+    {"{\"a\":1]", "line 1, column 7: expected ',' or '}'"},
+    {"{\"a\":1,}", "line 1, column 8: expected a name in double quotes"},
+    {"{a:1}", "line 1, column 2: expected a name in double quotes"},
+    {"{\"\xc3\xbc\":}", "line 1, column 6: expected a value"},
+    {"{} {}", "line 1, column 4: expected nothing behind the value"},
+    {"01", "line 1, column 2: expected nothing behind the value"},
+    {"-", "line 1, column 2: expected a digit, not the end"},
+    {"1.", "line 1, column 3: expected a digit, not the end"},
+    {"1ex", "line 1, column 3: expected a digit"},
+    {"+1", "line 1, column 1: expected a value"},
+    {"nul", "line 1, column 1: expected a value"},
+    {"NaN", "line 1, column 1: expected a value"},
+    {"'a'", "line 1, column 1: expected a value"},
+    {"\"a", "line 1, column 3: expected the closing quote, not the end"},
+    {"\"a\nb\"", "line 1, column 3: expected control characters escaped"},
+    {"\"\xff\"", "line 1, column 2: expected UTF-8"},
+    {"\"\\x\"", "line 1, column 3: expected an escape: \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX"},
+    {"\"\\u12g4\"", "line 1, column 6: expected four hexadecimal digits"},
+    {"\xef\xbb\xbf{}", "line 1, column 1: expected a value"},
 };
 
+/* The text ends at the unreadable page, so a check that looks further faults. */
 START_TEST(json_is_checked_with_line_and_column)
 {
     char error[PAYLOAD_ERROR_SIZE];
-    int err = payload_check_json(json[_i].text, strlen(json[_i].text), error);
-    if (json[_i].error == NULL) {
-        ck_assert_str_eq(error, "");
-        ck_assert_int_eq(err, 0);
-        return;
+    size_t len = strlen(json[_i].text);
+    char *at = guarded_copy(json[_i].text, len);
+    int err = payload_check_json(at, len, error);
+    ck_assert_str_eq(error, json[_i].error);
+    ck_assert_int_eq(err, json[_i].error[0] == '\0' ? 0 : OB_ESYNTAX);
+    guarded_free(at, len);
+}
+END_TEST
+
+/* Every beginning of good JSON that is not JSON itself is refused without reading on. */
+START_TEST(truncated_json_is_refused)
+{
+    static const char text[] = "{\"a\\u00e4\":[1.5e1,\"\xc3\xbc\",{\"b\":null},true],\"c\":false}";
+    char error[PAYLOAD_ERROR_SIZE];
+    for (size_t len = 0; len <= strlen(text); len++) {
+        char *at = guarded_copy(text, len);
+        ck_assert_int_eq(payload_check_json(at, len, error), len < strlen(text) ? OB_ESYNTAX : 0);
+        guarded_free(at, len);
     }
-    ck_assert_int_eq(err, OB_ESYNTAX);
-    ck_assert_int_eq(strncmp(error, json[_i].error, strlen(json[_i].error)), 0);
-    for (const char *p = error; *p != '\0'; p++)
-        ck_assert(*p >= 0x20 && *p < 0x7f);
+}
+END_TEST
+
+START_TEST(json_nesting_is_bounded)
+{
+    static char text[2 * PAYLOAD_JSON_DEPTH_MAX + 2];
+    char error[PAYLOAD_ERROR_SIZE];
+    for (int extra = 0; extra < 2; extra++) {
+        size_t depth = (size_t)(PAYLOAD_JSON_DEPTH_MAX + extra);
+        memset(text, '[', depth);
+        memset(text + depth, ']', depth);
+        int err = payload_check_json(text, 2 * depth, error);
+        ck_assert_int_eq(err, extra == 0 ? 0 : OB_ESYNTAX);
+    }
+    ck_assert_str_eq(error, "line 1, column 2049: expected no deeper nesting");
 }
 END_TEST
 
@@ -360,6 +420,8 @@ Suite *test_suite(void)
     suite_add_tcase(suite, msgpack);
     TCase *text = tcase_create("json");
     tcase_add_loop_test(text, json_is_checked_with_line_and_column, 0, ROWS(json));
+    tcase_add_test(text, truncated_json_is_refused);
+    tcase_add_test(text, json_nesting_is_bounded);
     suite_add_tcase(suite, text);
     return suite;
 }

@@ -104,7 +104,7 @@ END_TEST
 
 START_TEST(closing_kills_everything_that_still_runs)
 {
-    struct child_record r;
+    static struct child_record r; /* told after the test, while the client closes */
     int out = scratch_file();
     child_shell(&r, hostile, out);
     pump_until(r.is_started, 5000);
@@ -127,6 +127,25 @@ START_TEST(a_passed_deadline_kills_everything_without_the_dispatcher)
     pump_until(fx.lost_count == 1, 10000);
     ck_assert_int_eq(r.wait_status, SPAWN_EXIT_LOST);
     ck_assert(no_child_left());
+    /* The next one is not bound by it. */
+    ck_assert_int_eq(spawn_client_restart(fx.client), 0);
+    ck_assert_int_eq(child_shell_run("sleep 0.1; exit 2", -1), 2);
+    ck_assert_int_eq(fx.lost_count, 1);
+}
+END_TEST
+
+/* One that has not passed is handed on to the next spawner. */
+START_TEST(a_deadline_outlives_the_spawner_that_knew_it)
+{
+    struct child_record r;
+    ck_assert_int_eq(kill(fx.spawner.pid, SIGSTOP), 0);
+    spawn_client_set_deadline(fx.client, clock_boot_ms() + 1500);
+    ck_assert_int_eq(kill(fx.spawner.pid, SIGKILL), 0);
+    pump_until(fx.lost_count == 1, 10000);
+    ck_assert_int_eq(spawn_client_restart(fx.client), 0);
+    child_shell(&r, "exec sleep 1000", -1);
+    pump_until(fx.lost_count == 2, 10000);
+    ck_assert_int_eq(r.wait_status, SPAWN_EXIT_LOST);
 }
 END_TEST
 
@@ -161,15 +180,19 @@ START_TEST(a_held_descriptor_is_kept_by_the_spawner_and_by_the_next_one)
     int fd = mkostemp(path, O_CLOEXEC);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
-    ck_assert_int_eq(spawn_client_hold_fd(fx.client, fd), 0);
+    for (int i = 0; i < 10; i++) /* as at ten reconnects */
+        ck_assert_int_eq(spawn_client_hold_fd(fx.client, fd), 0);
     (void)close(fd);
     ck_assert(!lock_is_free(path));
     ck_assert_int_eq(kill(fx.spawner.pid, SIGKILL), 0);
     pump_until(fx.lost_count == 1, 10000);
+    int second = open("/dev/null", O_RDONLY | O_CLOEXEC); /* given while there is no spawner */
+    ck_assert_int_eq(spawn_client_hold_fd(fx.client, second), 0);
+    (void)close(second);
     ck_assert_int_eq(spawn_client_restart(fx.client), 0);
     ck_assert_int_eq(child_shell_run("exit 0", -1), 0); /* the hold was read before this */
     size_t count = open_descriptors(spawn_client_pid(fx.client));
-    ck_assert_uint_eq(count, 7); /* 0 1 2, socket, signals, timer, and it */
+    ck_assert_uint_eq(count, 8); /* 0 1 2, socket, signals, timer, and both */
     (void)unlink(path);
 }
 END_TEST
@@ -214,6 +237,31 @@ END_TEST
 START_TEST(a_crashed_dispatcher_leaves_no_survivor)
 {
     end_dispatcher_and_expect_nothing(SIGABRT);
+}
+END_TEST
+
+/* Nobody is there to act: the kernel ends the commands with the spawner. */
+START_TEST(commands_die_with_the_spawner_while_the_dispatcher_is_stopped)
+{
+    int out = scratch_file();
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        fixture_open();
+        struct child_record r;
+        child_shell(&r, "echo $$ $PPID; exec sleep 1000", out);
+        for (;;)
+            (void)uv_run(&fx.loop, UV_RUN_ONCE);
+    }
+    ck_assert(wait_until(strchr(fd_text(out), '\n') != NULL, 10000));
+    int command = 0;
+    int spawner = 0;
+    ck_assert_int_eq(sscanf(fd_text(out), "%d %d", &command, &spawner), 2);
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+    ck_assert_int_eq(kill(spawner, SIGKILL), 0);
+    ck_assert(wait_until(process_is_over(command), 5000));
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert(wait_until(no_child_left(), 10000));
 }
 END_TEST
 
@@ -283,6 +331,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_spawner_may_die_and_be_replaced_again_and_again);
     tcase_add_test(tc, closing_kills_everything_that_still_runs);
     tcase_add_test(tc, a_passed_deadline_kills_everything_without_the_dispatcher);
+    tcase_add_test(tc, a_deadline_outlives_the_spawner_that_knew_it);
     tcase_add_test(tc, a_renewed_or_removed_deadline_kills_nothing);
     tcase_add_test(tc, a_held_descriptor_is_kept_by_the_spawner_and_by_the_next_one);
     tcase_add_test(tc, the_spawner_ignores_the_signals_of_a_terminal);
@@ -292,6 +341,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(dispatcher, be_subreaper, NULL);
     tcase_add_test(dispatcher, a_killed_dispatcher_leaves_no_survivor);
     tcase_add_test(dispatcher, a_crashed_dispatcher_leaves_no_survivor);
+    tcase_add_test(dispatcher, commands_die_with_the_spawner_while_the_dispatcher_is_stopped);
     tcase_add_test(dispatcher, the_lock_is_free_only_when_every_survivor_is_gone);
 #ifdef OB_FAULTS
     tcase_add_test(dispatcher, a_spawner_that_dies_in_the_middle_of_a_start_leaves_nothing);

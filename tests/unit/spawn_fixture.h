@@ -185,6 +185,18 @@ static inline size_t open_descriptors(pid_t pid)
     return count;
 }
 
+static inline bool spawner_has_children(void)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)fx.spawner.pid,
+                   (int)fx.spawner.pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    bool has = fd_text(fd)[0] != '\0';
+    (void)close(fd);
+    return has;
+}
+
 /* The process is gone, or a zombie. */
 static inline bool process_is_over(pid_t pid)
 {
