@@ -46,6 +46,7 @@ struct dispatcher {
     uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
     struct store_want *wants; /* what the claim under way asked for */
     size_t wants_count;
+    bool is_claim_unknown; /* the connection was lost with a claim under way: it may own jobs */
 
     /* stopping */
     enum stop_phase phase;

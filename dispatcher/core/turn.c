@@ -237,6 +237,7 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
 {
     struct dispatcher *d = arg;
     if (error != NULL) {
+        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
         refused(d, "claim", error);
         /* Nothing is known: lanes stay wet, and the next turn asks again. */
     } else if (!count_claimed(d, batch)) {
