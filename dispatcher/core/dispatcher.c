@@ -231,6 +231,12 @@ static void begin_stop(struct dispatcher *d, const char *why)
     enter_phase(d, PHASE_FINISHING);
 }
 
+/* Under a lease that is not renewed nothing new begins, though the work connection may be fine. */
+bool dispatcher_may_start(const struct dispatcher *d)
+{
+    return d->phase == PHASE_RUNNING && d->lease == LEASE_GOOD;
+}
+
 void dispatcher_idle(struct dispatcher *d)
 {
     if (d->phase == PHASE_CLOSING || d->turn_pending > 0 || is_anything_running(d))
@@ -326,9 +332,11 @@ static void on_fatal(void *arg, int exit_code)
 static void on_lease(void *arg, enum session_lease lease)
 {
     struct dispatcher *d = arg;
+    d->lease = lease;
     switch (lease) {
     case LEASE_GOOD:
         log_info("lease_renewed", LOG_NONE);
+        turn_look(d);
         break;
     case LEASE_ENDING:
         log_error(

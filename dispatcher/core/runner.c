@@ -10,6 +10,8 @@
 
 enum { LOG_EVERY_MS = 10000 };
 
+static const char not_started[] = "not started: the dispatcher stops, or its lease ends";
+
 #define execution_of(node) list_entry(node, struct execution, link)
 
 static void log_outcome(struct dispatcher *d, struct execution *e)
@@ -118,8 +120,8 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     struct execution *e = arg;
     struct dispatcher *d = e->run.owner;
     e->is_fetch_under_way = false;
-    if (e->is_lost || d->phase != PHASE_RUNNING) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+    if (e->is_lost || !dispatcher_may_start(d)) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
         return;
     }
@@ -166,8 +168,8 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     list_append(&d->executions, &e->link);
     d->executions_count++;
     lanes_slot_taken(&d->lanes, lane, task);
-    if (d->phase != PHASE_RUNNING) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+    if (!dispatcher_may_start(d)) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
         finish(d, e, &e->outcome);
@@ -193,7 +195,7 @@ void runner_release_fetching(struct dispatcher *d)
         struct execution *e = execution_of(node);
         if (e->state != EXECUTION_FETCHING || e->is_fetch_under_way)
             continue;
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     }
 }

@@ -67,7 +67,7 @@ static void answer(struct dispatcher *d)
     if (--d->turn_pending > 0)
         return;
     session_progress(d->session);
-    bool may_claim = d->phase == PHASE_RUNNING && !d->is_quiet;
+    bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
     if (!list_is_empty(&d->results) || (may_claim && (d->look_wanted || d->due_wanted)) ||
         (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
         turn_kick(d);
@@ -265,7 +265,7 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
 
 static void send_claim(struct dispatcher *d)
 {
-    if (d->phase != PHASE_RUNNING || d->is_quiet || d->lanes.count == 0)
+    if (!dispatcher_may_start(d) || d->is_quiet || d->lanes.count == 0)
         return;
     d->wants = ob_xcalloc(d->lanes.count, sizeof *d->wants);
     d->wants_count = lanes_wants(&d->lanes, clock_mono_ms(), d->wants);
