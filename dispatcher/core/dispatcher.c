@@ -267,7 +267,8 @@ static void reload(struct dispatcher *d)
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
-        turn_look(d);
+        if (session_is_ready(d->session))
+            turn_ready(d); /* the poll's interval may be another one */
     }
     config_unref(config);
     buf_deinit(&errors);
@@ -356,7 +357,7 @@ static void on_renewed(void *arg, uint64_t boot_ms)
 {
     struct dispatcher *d = arg;
     if (d->spawn != NULL)
-        spawn_client_set_deadline(d->spawn, boot_ms + d->lanes.config->lease_ms * 11 / 12);
+        spawn_client_set_deadline(d->spawn, boot_ms);
 }
 
 static void on_lock(void *arg, int fd)

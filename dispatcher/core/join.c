@@ -347,8 +347,8 @@ static void on_registered(void *arg, const struct pg_error *error, const struct 
     s->registered = s->id;
     s->waiting_since_ms = 0;
     session_set_state(s, SESSION_ADOPTING);
-    store_set_name(s->work, s->id, s->config->lease_ms, on_named, s);
-    store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);
+    store_set_name(s->work, s->id, s->lease_ms, on_named, s);
+    store_set_name(s->beat, s->id, s->lease_ms, on_named, s);
     if (s->previous == 0) {
         on_adopted(s, NULL, NULL, 0);
         return;
@@ -384,7 +384,7 @@ static void register_name(struct session *s)
         .backends = {pgconn_backend_pid(s->work), pgconn_backend_pid(s->beat)},
         .tasks = names,
         .tasks_count = s->config->tasks_count,
-        .lease_ms = s->config->lease_ms,
+        .lease_ms = s->lease_ms,
     };
     store_register(s->work, &me, on_registered, s);
     ob_free(names);
@@ -435,7 +435,7 @@ static void on_watched(void *arg, const struct pg_error *error)
     if (refused(s, SESSION_WATCHING, error, "taking the tasks' locks"))
         return;
     session_set_state(s, SESSION_READY);
-    s->beat_due_ms = clock_mono_ms() + s->config->lease_ms / 6;
+    s->beat_due_ms = clock_mono_ms() + s->lease_ms / 6;
     session_progress(s);
     log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id),
              LOG_INT("tasks", s->config->tasks_count));
@@ -465,8 +465,30 @@ static void on_rewatched(void *arg, const struct pg_error *error)
     (void)error; /* likewise */
 }
 
+static bool differ(const char *a, const char *b)
+{
+    return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
+}
+
+static void say_needs_restart(const struct config *before, const struct config *after)
+{
+    const struct {
+        const char *key;
+        bool has_changed;
+    } settings[] = {{"lease", before->lease_ms != after->lease_ms},
+                    {"name", differ(before->name, after->name)},
+                    {"lock_dir", differ(before->lock_dir, after->lock_dir)},
+                    {"database", differ(before->database, after->database)}};
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        if (settings[i].has_changed)
+            log_warn("needs_restart", LOG_STR("setting", settings[i].key),
+                     LOG_STR("next", "the value before stays in force until the next start"));
+    }
+}
+
 void session_set_config(struct session *s, struct config *config)
 {
+    say_needs_restart(s->config, config);
     const char **before = task_names(s);
     size_t before_count = s->config->tasks_count;
     struct config *old = s->config;

@@ -34,7 +34,7 @@ struct session_callbacks { /* none is called from inside a call of this header *
     void (*on_wake)(void *arg);                 /* somebody enqueued */
     void (*on_fatal)(void *arg, int exit_code); /* logged; end the program */
     void (*on_lease)(void *arg, enum session_lease lease);
-    /* A renewal was sent at boot_ms (clock_boot_ms) and acknowledged. */
+    /* A renewal was acknowledged: LEASE_OVER is now at boot_ms (clock_boot_ms), unless renewed. */
     void (*on_renewed)(void *arg, uint64_t boot_ms);
     void (*on_lock)(void *arg, int fd); /* the name's lock is held: give the spawner a duplicate */
     /* Appends the tokens of jobs that run or wait to be recorded; returns how many (at most max).
@@ -48,7 +48,8 @@ struct session_callbacks { /* none is called from inside a call of this header *
 int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks,
                 void *arg, struct session **ret_session) OB_MUST_CHECK;
 void session_start(struct session *s);
-/* Another set of tasks, after a reload. */
+/* Another set of tasks, after a reload. Name, lease, lock folder and database stay as they were;
+ * what of them changed is logged. */
 void session_set_config(struct session *s, struct config *config);
 bool session_is_ready(const struct session *s);
 /* The connection for turns, and the identity to claim under; only while ready. */

@@ -47,6 +47,7 @@ struct session {
     char *name;
 
     /* lease */
+    uint64_t lease_ms; /* for life: the others expire us by what our row says */
     enum session_lease lease;
     uint64_t renewed_boot_ms; /* when the last acknowledged renewal was sent; 0: never */
     uint64_t register_sent_boot_ms;
