@@ -369,9 +369,14 @@ static void on_lock(void *arg, int fd)
                  LOG_STR("next", "holding it in this process alone"));
 }
 
-static size_t tokens(void *arg, struct store_token *out, size_t max)
+static struct store_token *tokens(void *arg, size_t *ret_n)
 {
-    return runner_tokens(arg, out, max);
+    return runner_tokens(arg, ret_n);
+}
+
+static bool is_clear(void *arg)
+{
+    return runner_is_clear(arg);
 }
 
 static void on_adopted(void *arg, const struct store_token *adopted, size_t n)
@@ -424,6 +429,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
         .on_lock = on_lock,
         .tokens = tokens,
         .on_adopted = on_adopted,
+        .is_clear = is_clear,
     };
     d->options = options;
     list_init(&d->executions);

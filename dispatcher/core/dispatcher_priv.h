@@ -84,7 +84,8 @@ void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: giv
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
-size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t max);
+struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
+bool runner_is_clear(const struct dispatcher *d);              /* nothing lost still runs */
 void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or lost: frees it */
 
 /* dispatcher.c */

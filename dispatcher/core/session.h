@@ -37,11 +37,12 @@ struct session_callbacks { /* none is called from inside a call of this header *
     /* A renewal was acknowledged: LEASE_OVER is now at boot_ms (clock_boot_ms), unless renewed. */
     void (*on_renewed)(void *arg, uint64_t boot_ms);
     void (*on_lock)(void *arg, int fd); /* the name's lock is held: give the spawner a duplicate */
-    /* Appends the tokens of jobs that run or wait to be recorded; returns how many (at most max).
-     */
-    size_t (*tokens)(void *arg, struct store_token *tokens, size_t max);
-    /* Those that are ours again, with new claims; every other one is lost. Before on_ready. */
+    /* The tokens of jobs that run or wait to be recorded; freed (ob_free) by the session. */
+    struct store_token *(*tokens)(void *arg, size_t *ret_n);
+    /* Those that are ours again, with new claims; every other one is lost. Before on_ready, and
+     * perhaps before another attempt to join. */
     void (*on_adopted)(void *arg, const struct store_token *adopted, size_t n);
+    bool (*is_clear)(void *arg); /* nothing that was lost runs any more */
 };
 
 /* The configuration is referenced. */
