@@ -11,7 +11,13 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum { RESULTS_PER_TURN = 1000, REFUSALS_MAX = 3, SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
+enum {
+    RESULTS_PER_TURN = 1000,
+    OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
+    REFUSALS_MAX = 3,
+    SLOW_DOWN_MS = 1000,
+    LOCKED_RETRY_MS = 20
+};
 
 #define result_of(node) list_entry(node, struct execution, result_link)
 
@@ -148,14 +154,18 @@ static void on_settled(void *arg, const struct pg_error *error, const enum store
     answer(d);
 }
 
-/* Takes results for one settle: as many as fit, or one alone that was refused before. */
+/* Takes results for one settle: as many as fit, or one alone that was refused before. The rest has
+ * its turn at once. */
 static struct settling *take_results(struct dispatcher *d)
 {
     struct settling *s = ob_xcalloc(1, sizeof *s + RESULTS_PER_TURN * sizeof s->executions[0]);
+    size_t output_bytes = 0;
     s->d = d;
     list_for_each (node, tmp, &d->results) {
         struct execution *e = result_of(node);
-        if (s->count == RESULTS_PER_TURN || (e->settle_alone && s->count > 0))
+        output_bytes += e->outcome.head_len + e->outcome.tail_len;
+        bool is_too_much = s->count == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
+        if (s->count > 0 && (is_too_much || e->settle_alone))
             break;
         list_remove(&e->result_link);
         e->state = EXECUTION_SETTLING;
