@@ -38,8 +38,9 @@ struct execution {
     struct buf captured;
     uint64_t delay_ms;
     bool is_fetch_under_way;
-    bool is_lost;      /* the claim is gone: the result will be dropped */
-    bool settle_alone; /* the server refused a batch with it */
+    bool is_lost;             /* the claim is gone: the result will be dropped */
+    bool settle_alone;        /* the server refused a batch with it */
+    uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;
 };
 

@@ -58,7 +58,7 @@ struct pgconn *session_conn(struct session *s);
 int64_t session_id(const struct session *s);
 /* Reserves n claim numbers, never issued before under this identity; returns the first. */
 int64_t session_take_claims(struct session *s, size_t n);
-/* A turn was answered: heartbeats go on only while turns progress. */
+/* A turn begins or was answered: heartbeats go on only while turns progress. */
 void session_progress(struct session *s);
 /* Gives up the identity because the server answered something impossible. */
 void session_fail(struct session *s, const char *reason);

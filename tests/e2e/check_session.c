@@ -319,6 +319,47 @@ START_TEST(restart_does_not_wait_for_a_locked_job)
 }
 END_TEST
 
+static bool is_gone(long id)
+{
+    char sql[80];
+    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM outbox.job WHERE id = %ld", id);
+    return testdb_long(sql) == 0;
+}
+
+static long rollbacks(void)
+{
+    return testdb_long("SELECT xact_rollback FROM pg_stat_database"
+                       " WHERE datname = current_database()");
+}
+
+/* A failed job that somebody keeps locked: the others are recorded meanwhile, and it is, with its
+ * reason, once it is let go. */
+START_TEST(locked_job_holds_nobody_up_and_keeps_its_reason)
+{
+    char bad[800];
+    (void)snprintf(bad, sizeof bad, "bad=%s; exit 65", wait_for_flag("go"));
+    START("--shell", bad, "--shell", recording("quick", ""), "--log-level", "debug");
+    long id = enqueue_one("bad", "{}");
+    daemon_expect_log(&d, "event=started", E2E_WAIT_MS);
+    PGconn *human = testdb_connect();
+    pg_exec_ok(human, "BEGIN");
+    pg_exec_ok(human, "LOCK TABLE outbox.dead"); /* settle may delete the job, not bury it */
+    long before = rollbacks();
+    flag_raise("go");
+    ck_assert(wait_until(rollbacks() >= before + 6, E2E_WAIT_MS));
+    for (int i = 0; i < 3; i++) {
+        long quick = enqueue_one("quick", "{}");
+        ck_assert(wait_until(is_gone(quick), E2E_WAIT_MS));
+    }
+    ck_assert(!is_gone(id));
+    pg_exec_ok(human, "COMMIT");
+    PQfinish(human);
+    ck_assert(wait_until(is_gone(id), E2E_WAIT_MS));
+    ck_assert_str_eq(testdb_value("SELECT reason FROM outbox.dead"), "exit 65");
+    daemon_stop(&d);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("session");
@@ -336,6 +377,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, jobs_never_run_twice_at_once_when_an_adoption_is_in_doubt);
     tcase_add_test(tc, much_output_of_many_failures_is_recorded_in_pieces);
     tcase_add_test(tc, restart_does_not_wait_for_a_locked_job);
+    tcase_add_test(tc, locked_job_holds_nobody_up_and_keeps_its_reason);
     suite_add_tcase(s, tc);
     return s;
 }
