@@ -185,8 +185,8 @@ static void meet_rival(struct session *s, const struct store_rival *rival)
         return;
     }
     peers_begin(&s->rivals);
-    bool is_dead =
-        peers_observe(&s->rivals, rival->id, rival->beat, rival->lease_ms, clock_mono_ms());
+    bool is_dead = peers_observe(&s->rivals, rival->id, rival->beat, rival->lease_ms,
+                                 s->register_sent_ms, clock_mono_ms());
     peers_end(&s->rivals);
     if (is_dead) {
         clear_rival(s, rival);
@@ -225,6 +225,7 @@ static void register_name(struct session *s)
     const char **names = join_task_names(s);
     s->id = rand_id();
     s->register_sent_boot_ms = clock_boot_ms();
+    s->register_sent_ms = clock_mono_ms();
     const struct store_identity me = {
         .id = s->id,
         .previous = s->registered != 0 ? s->registered : s->excused_id,

@@ -89,7 +89,6 @@ void session_renewed(struct session *s, uint64_t sent_boot_ms)
 static void on_extend(void *arg, const struct pg_error *error, bool alive)
 {
     struct session *s = arg;
-    s->beat_under_way = false;
     if (error != NULL || s->state != SESSION_READY || s->beat_id != s->id)
         return; /* a lost connection has its own way; a refused beat is sent again at the next tick
                  */
@@ -113,7 +112,6 @@ static bool is_stuck(const struct session *s, uint64_t now)
 static void beat(struct session *s)
 {
     const int backends[2] = {pgconn_backend_pid(s->work), pgconn_backend_pid(s->beat)};
-    s->beat_under_way = true;
     s->beat_id = s->id;
     s->beat_sent_boot_ms = clock_boot_ms();
     s->beat_due_ms = clock_mono_ms() + s->lease_ms / BEATS_PER_LEASE;
@@ -151,14 +149,15 @@ static void on_peers(void *arg, const struct pg_error *error, const struct store
                      size_t n)
 {
     struct session *s = arg;
+    s->beat_under_way = false;
     if (error != NULL || s->state != SESSION_READY)
         return;
     uint64_t now = clock_mono_ms();
     const struct store_peer *dead = NULL;
     peers_begin(&s->peers);
     for (size_t i = 0; i < n; i++) {
-        if (peers[i].id != s->id &&
-            peers_observe(&s->peers, peers[i].id, peers[i].beat, peers[i].lease_ms, now))
+        if (peers[i].id != s->id && peers_observe(&s->peers, peers[i].id, peers[i].beat,
+                                                  peers[i].lease_ms, s->peers_asked_ms, now))
             dead = &peers[i];
     }
     peers_end(&s->peers);
@@ -201,6 +200,8 @@ static void on_tick(uv_timer_t *timer)
         s->beat_due_ms = now + s->lease_ms / BEATS_PER_LEASE;
         return;
     }
+    s->beat_under_way = true; /* until both are answered */
+    s->peers_asked_ms = now;
     beat(s);
     store_peers(s->beat, on_peers, s);
 }
@@ -243,7 +244,6 @@ static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries
                  LOG_STR("sqlstate", why->sqlstate[0] != '\0' ? why->sqlstate : NULL),
                  LOG_INT("tries", tries), LOG_INT("retry_ms", retry_ms));
     peers_forget(&s->peers);
-    s->dying.id = 0;
     if (s->state == SESSION_READY && !is_work)
         return; /* the lease runs on */
     bool was_ready = s->state == SESSION_READY;

@@ -53,6 +53,7 @@ struct session {
     enum session_lease lease;
     uint64_t renewed_boot_ms; /* when the last acknowledged renewal was sent; 0: never */
     uint64_t register_sent_boot_ms;
+    uint64_t register_sent_ms; /* the same by the monotonic clock, for watching a rival */
     uint64_t beat_due_ms;
     uint64_t beat_sent_boot_ms;
     int64_t beat_id; /* the identity that the beat under way is for */
@@ -72,6 +73,7 @@ struct session {
 
     /* peers */
     struct peers peers;
+    uint64_t peers_asked_ms; /* when the newest list was asked for; one at a time is */
     struct {
         int64_t id; /* being taken over; 0: nobody */
         int64_t beat;
