@@ -455,6 +455,11 @@ int dispatcher_run(const struct dispatcher_options *options)
     int err = dispatcher_init(d, options);
     log_info("starting", LOG_STR("version", OB_VERSION), LOG_INT("pid", getpid()),
              LOG_INT("tasks", options->config->tasks_count));
+    if (d->session == NULL) { /* no loop to close anything on */
+        log_error("start_failed", LOG_STR("err", ob_strerror(err)));
+        ob_free(d);
+        return ob_exit_code(err);
+    }
     if (err != 0) {
         log_error("start_failed", LOG_STR("err", ob_strerror(err)));
         d->exit_code = ob_exit_code(err);

@@ -56,6 +56,8 @@ bool execution_is_dead_already(struct execution *e, const struct claimed *c);
 /* Prepares the body by the task's `payload` setting. Returns 0; otherwise e->outcome says what
  * became of the job (DEAD for malformed msgpack). */
 int execution_prepare_body(struct execution *e) OB_MUST_CHECK;
+/* It has run: what was fetched or converted is not needed while the result waits. */
+void execution_drop_payload(struct execution *e);
 /* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
  */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);

@@ -166,9 +166,11 @@ static void on_proof_timeout(uv_timer_t *timer)
     s->cb.on_fatal(s->arg, OB_EXIT_CONFIG);
 }
 
+/* Only what was sent can fail to arrive: a server that does not answer proves nothing. */
 static void on_proof_sent(void *arg, const struct pg_error *error)
 {
-    (void)join_refused(arg, SESSION_PROVING, error, "pg_notify");
+    if (!join_refused(arg, SESSION_PROVING, error, "pg_notify"))
+        join_later(arg, PROOF_TIMEOUT_MS, on_proof_timeout);
 }
 
 static void prove(struct session *s)
@@ -176,7 +178,6 @@ static void prove(struct session *s)
     if (s->state != SESSION_PROVING)
         session_set_state(s, SESSION_PROVING);
     (void)snprintf(s->proof, sizeof s->proof, "proof %" PRId64, rand_id());
-    join_later(s, PROOF_TIMEOUT_MS, on_proof_timeout);
     store_notify(s->beat, s->proof, on_proof_sent, s);
 }
 

@@ -63,6 +63,7 @@ static void note_pause(struct dispatcher *d, struct execution *e)
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
+    execution_drop_payload(e);
     e->state = EXECUTION_FINISHED;
     lanes_slot_freed(&d->lanes, e->lane, e->run.task);
     if (e->is_lost) {
@@ -104,7 +105,13 @@ static void start(struct dispatcher *d, struct execution *e)
               LOG_INT("attempt", e->job.attempt));
     OB_CRASH_POINT("before_start");
     e->state = EXECUTION_RUNNING;
-    int err = ex != NULL ? run_start(&e->run, &outcome) : OB_ENOMEM;
+    if (ex == NULL) { /* logged; the task pauses, or its jobs would be claimed again at once */
+        outcome_set(&outcome, OUTCOME_RELEASE, "the handler's executor could not be made");
+        outcome.misconfigured = true;
+        finish(d, e, &outcome);
+        return;
+    }
+    int err = run_start(&e->run, &outcome);
     if (err == 0) {
         OB_CRASH_POINT("after_start");
         return;
