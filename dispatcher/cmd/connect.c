@@ -137,8 +137,11 @@ int cmd_db_failed(const struct cmd_args *args, const struct admin *admin,
                   "grant %s %s`",
                   user, database, error->message, option, user);
     } else {
+        const char *between = ". "; /* the server's hints are sentences, ours are not */
+        if (error->hint[0] < 'A' || error->hint[0] > 'Z')
+            between = error->hint[0] != '\0' ? "; " : "";
         cmd_error(args, "%s%s%s%s", error->err == OB_ECONN ? "no connection to the database: " : "",
-                  error->message, error->hint[0] != '\0' ? "; " : "", error->hint);
+                  error->message, between, error->hint);
     }
     return ob_exit_code(error->err);
 }
