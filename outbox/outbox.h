@@ -13,59 +13,65 @@
  *     int64_t id;
  *
  *     outbox_payload_init(&args);
- *     outbox_put_int(&args, "user", 42);                  // no need to check each: the first
- * failure outbox_put_str(&args, "email", "ann@example.com");  // sticks, and outbox_enqueue reports
- * it job.payload = &args; if (outbox_enqueue(conn, &job, &id, &err) != OUTBOX_OK)   // between your
- * BEGIN and COMMIT fprintf(stderr, "%s\n", err.message);                 // roll back
+ *     outbox_put_int(&args, "user", 42);                 // no need to check each: the first
+ *     outbox_put_str(&args, "email", "ann@example.com"); // failure sticks, and enqueue reports it
+ *     job.payload = &args;
+ *     if (outbox_enqueue(conn, &job, &id, &err) != OUTBOX_OK)  // between your BEGIN and COMMIT
+ *         fprintf(stderr, "%s\n", err.message);                // roll back
  *     outbox_payload_free(&args);
  *
  * WHAT IS IN HERE
- *   1 payload        outbox_payload_*, outbox_put_*, outbox_begin_*, outbox_end
- *   2 job            struct outbox_job, OUTBOX_JOB
- *   3 enqueue        outbox_enqueue, outbox_enqueue_many, outbox_check_schema
- *   4 query form     outbox_query_*: statement and parameters, for event loops, pipelines, libpqxx
- *   5 errors         struct outbox_error, outbox_strerror
+ *   1 errors       struct outbox_error, outbox_strerror
+ *   2 payload      outbox_payload_*, outbox_put_*, outbox_begin_*, outbox_end
+ *   3 job          struct outbox_job, OUTBOX_JOB
+ *   4 enqueue      outbox_enqueue, outbox_enqueue_many, outbox_check_schema
+ *   5 query form   outbox_query_*: statement and parameters, for event loops, pipelines, libpqxx
  *
  * REQUIREMENTS
  *   C99 or C++11; libpq 14 or later; the headers of msgpack-c (its library is not linked); the
- * schema `outbox` in the database (`outbox migrate`) and, for your role, `outbox grant --producer
- * ROLE`. Flags:  pkg-config --cflags --libs pgoutbox,  or find_package(pgoutbox) and
- * pgoutbox::pgoutbox, or by hand:  cc -I$(pg_config --includedir) program.c -lpq
+ *   schema `outbox` in the database (`outbox migrate`) and, for your role, `outbox grant --producer
+ *   ROLE`.
+ *   Flags:  pkg-config --cflags --libs pgoutbox
+ *   CMake:  find_package(pgoutbox) and pgoutbox::pgoutbox
+ *   by hand:  cc -I$(pg_config --includedir) program.c -lpq
  *
  * COMPILE-TIME OPTIONS (define before including, the same in all units of a program)
  *   OUTBOX_API                what stands before every function; default: static inline
- *   OUTBOX_PAYLOAD_BYTES_MAX  the largest payload, an integer; default and maximum: 16777216 (16
- * MiB)
+ *   OUTBOX_PAYLOAD_BYTES_MAX  the largest payload; default and maximum: 16777216 (16 MiB)
  *
  * RULES
  *   Transactions  Nothing here begins, commits or rolls back. The blocking calls refuse a
- * connection that is not inside a transaction block (OUTBOX_ENOTX) unless the job carries
- *                 OUTBOX_ALLOW_AUTOCOMMIT; the query form cannot check. A savepoint is a
- * transaction. When the server refused a job, it has aborted the transaction: roll back. Threads No
- * state: anything may be used from several threads, but one PGconn, one payload, one job and one
- * query by one thread at a time (libpq's own rule). Memory        Pointers are borrowed for the
- * call, unless its comment says longer. A payload owns its bytes until outbox_payload_free; a query
- * may own memory until outbox_query_free. Nothing else allocates, and nothing is logged, printed,
- * or kept. Text          Strings are in the connection's client_encoding and end with a NUL; inside
- * a payload they are UTF-8 whatever that is (a job outlives the connection). Poolers       No
- * prepared statements, no LISTEN, no session state: any pooler will do.
+ *                 connection that is not inside a transaction block (OUTBOX_ENOTX) unless the job
+ *                 carries OUTBOX_ALLOW_AUTOCOMMIT; the query form cannot check. A savepoint decides
+ *                 about the jobs enqueued in it. When the server refused a job, it has aborted the
+ *                 transaction: roll back.
+ *   Threads       No state: anything may be used from several threads, but one PGconn, one payload,
+ *                 one job and one query by one thread at a time (libpq's own rule).
+ *   Memory        Pointers are borrowed for the call, unless a comment says longer. A payload owns
+ *                 its bytes until outbox_payload_free; a query may own memory until
+ *                 outbox_query_free. Nothing else allocates; nothing is logged, printed, or kept.
+ *   Text          Strings are in the connection's client_encoding and end with a NUL; inside a
+ *                 payload they are UTF-8 whatever that is (a job outlives the connection).
+ *   Poolers       No prepared statements, no LISTEN, no session state: any pooler will do.
  *
  * ERRORS (negative; OUTBOX_OK is 0)
- *   code              meaning                                             transaction afterwards
- *   OUTBOX_EINVAL     an argument is wrong; message says which            as before, nothing was
- * sent OUTBOX_ENOMEM     out of memory                                       as before, nothing was
- * sent OUTBOX_ETOOBIG    a payload over 16 MiB, or a batch over 1 GB         as before, nothing was
- * sent OUTBOX_ENOTX      not inside a transaction                            none, nothing was sent
- *   OUTBOX_EABORTED   the transaction has failed before: roll back first  aborted, nothing was
- * added OUTBOX_EBUSY      results of an earlier query are to be read first,   as before, nothing
- * was sent or the connection is in pipeline mode OUTBOX_EDB        the server refused: see sqlstate
- * and message        aborted: roll back OUTBOX_ESCHEMA    schema missing or of another version:
- * aborted: roll back run `outbox migrate` OUTBOX_EPRIVILEGE the role may not enqueue: aborted: roll
- * back run `outbox grant --producer ROLE` OUTBOX_ECONN      no connection, or it was lost gone
- * (rolled back); with OUTBOX_ALLOW_AUTOCOMMIT it is unknown whether the job exists
+ *   nothing was sent, and the transaction is as it was:
+ *     OUTBOX_EINVAL      an argument is wrong: the message says which
+ *     OUTBOX_ENOMEM      out of memory
+ *     OUTBOX_ETOOBIG     a payload over 16 MiB, or a batch over 1 GB
+ *     OUTBOX_ENOTX       not inside a transaction
+ *     OUTBOX_EBUSY       results of an earlier query are to be read first, or pipeline mode is on
+ *     OUTBOX_EABORTED    the transaction has failed before: roll back first
+ *   the server refused, and has aborted the transaction (roll back, to a savepoint if you set one):
+ *     OUTBOX_EDB         see sqlstate and message; without a sqlstate, libpq had no answer to give
+ *     OUTBOX_ESCHEMA     the schema is missing or of another version: run `outbox migrate`
+ *     OUTBOX_EPRIVILEGE  the role may not enqueue: run `outbox grant --producer ROLE`
+ *   the transaction is gone with its connection (rolled back; with OUTBOX_ALLOW_AUTOCOMMIT it is
+ *   unknown whether the job exists):
+ *     OUTBOX_ECONN       there is no connection, or it was lost
  *
  * It writes to the table outbox.job, through the functions outbox.enqueue_bytes and
- * outbox.enqueue_many alone: one statement a call.  License: MIT (see LICENSE). */
+ * outbox.enqueue_many alone: one statement a call. License: MIT (see LICENSE). */
 #ifndef OUTBOX_H
 #define OUTBOX_H
 
@@ -124,10 +130,9 @@
 extern "C" {
 #endif
 
-/* --- 5 errors -----------------------------------------------------------------------------------
- */
+/* --- 1 errors --- */
 
-/* The table at the top says what each means for the transaction. */
+/* The top of this file says what each means for the transaction. */
 enum outbox_code {
     OUTBOX_OK = 0,
     OUTBOX_EINVAL = -1,
@@ -152,7 +157,7 @@ struct outbox_error {
 /* A short description of any code, never NULL; static storage. */
 OUTBOX_API const char *outbox_strerror(int code);
 
-/* --- 1 payload ----------------------------------------------------------------------------------
+/* --- 2 payload ---
  *
  * What the handler gets. Usually a map, built member by member, without a count in advance:
  *
@@ -238,8 +243,7 @@ OUTBOX_API int outbox_begin_array(struct outbox_payload *p, const char *key);
 /* Ends the innermost map or array that was begun. */
 OUTBOX_API int outbox_end(struct outbox_payload *p);
 
-/* --- 2 job ---------------------------------------------------------------------------------------
- */
+/* --- 3 job --- */
 
 /* Flags of a job. */
 enum {
@@ -247,23 +251,24 @@ enum {
 };
 
 /* Initialise with OUTBOX_JOB("task-name"), then set what you need: zero and NULL mean "not given".
- * What it points at is borrowed. May be used again for the next job. */
+ * What it points at is borrowed. May be used again for the next job. [later]: sent, and refused by
+ * the schema of this version (OUTBOX_EDB, sqlstate 0A000). */
 struct outbox_job {
     const char *task;                     /* required: [A-Za-z0-9_][A-Za-z0-9._:-]*, at most 128 */
     const struct outbox_payload *payload; /* NULL: {} */
-    const char *key;        /* jobs of one task and key run one at a time, in order; <= 512 bytes */
-    const char *unique_key; /* at most one live job of this task and unique_key; <= 512 bytes */
-    int priority;           /* 1 (first) to 4; 0: the default, 2 */
-    int max_attempts;       /* 1 to 32767; 0: the task's */
-    int64_t run_at_us;      /* not before: microseconds since 1970 UTC */
-    int64_t delay_ms;       /* not before now + delay; not together with run_at_us */
-    int64_t expires_at_us;  /* not started after: microseconds since 1970 UTC */
-    int64_t repeat_every_ms; /* again after so long */
-    const char *headers;  /* a JSON object (trace context, ...), <= 8 KiB, handed to the handler */
-    const int64_t *after; /* ids of jobs that have to be done before */
+    const char *key;         /* [later] jobs of one task and key run one at a time, in order */
+    const char *unique_key;  /* [later] at most one live job of this task and unique_key */
+    int priority;            /* 1 (first) to 4; 0: the default, 2 */
+    int max_attempts;        /* 1 to 32767; 0: the task's */
+    int64_t run_at_us;       /* not before: microseconds since 1970 UTC */
+    int64_t delay_ms;        /* not before now + delay; not together with run_at_us */
+    int64_t expires_at_us;   /* not started after: microseconds since 1970 UTC */
+    int64_t repeat_every_ms; /* [later] again after so long */
+    const char *headers;     /* a JSON object (a trace context, ...) of <= 8 KiB for the handler */
+    const int64_t *after;    /* [later] ids of jobs that have to be done before */
     size_t after_count;
-    const char *on_failed_dependency; /* what to do when one of them is dead */
-    bool notify_done;                 /* tell outbox/consumer.h when it is done */
+    const char *on_failed_dependency; /* [later] what to do when one of them is dead */
+    bool notify_done;                 /* [later] tell those who wait for it when it is done */
     unsigned flags;                   /* OUTBOX_ALLOW_AUTOCOMMIT */
     /* written by a successful enqueue */
     int64_t id;    /* the job's; for an existing one, its id */
@@ -276,11 +281,10 @@ struct outbox_job {
         (task_name), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, false, 0, 0, false   \
     }
 
-/* --- 3 enqueue: blocking -------------------------------------------------------------------------
- */
+/* --- 4 enqueue: blocking --- */
 
 /* Enqueues one job in the connection's open transaction: one statement, one round trip.
- * ret_id: the job's id (also in job->id); may be NULL. Returns OUTBOX_OK or a code of the table at
+ * ret_id: the job's id (also in job->id); may be NULL. Returns OUTBOX_OK or a code of the list at
  * the top; on failure *ret_id and *job are unchanged and *reterr says why. After OUTBOX_EDB the
  * caller's transaction is aborted by the server. */
 OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret_id,
@@ -289,8 +293,7 @@ OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret
 /* Enqueues n jobs by one statement: all or none. ret_ids: room for n ids, in the order of jobs
  * (also in jobs[i].id), or NULL. n = 0 is fine and sends nothing. OUTBOX_ALLOW_AUTOCOMMIT has to be
  * on every job. Copies payloads and options into one allocation for the time of the call; a total
- * over 1 GB is OUTBOX_ETOOBIG (a few thousand jobs a call are fastest). Failure as outbox_enqueue.
- */
+ * over 1 GB is OUTBOX_ETOOBIG (a few thousand a call are fastest). Failure as outbox_enqueue. */
 OUTBOX_API int outbox_enqueue_many(PGconn *conn, struct outbox_job *jobs, size_t n,
                                    int64_t *ret_ids,
                                    struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
@@ -302,8 +305,7 @@ OUTBOX_API int outbox_enqueue_many(PGconn *conn, struct outbox_job *jobs, size_t
 OUTBOX_API int outbox_check_schema(PGconn *conn,
                                    struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
 
-/* --- 4 query form: never blocks, never touches a connection
- * ---------------------------------------
+/* --- 5 query form: never blocks, never touches a connection ---
  *
  *     struct outbox_query q;
  *     if (outbox_query_init(&q, &job, &err) != OUTBOX_OK) ...
@@ -353,39 +355,25 @@ OUTBOX_API int outbox_query_result(const PGresult *res, struct outbox_job *jobs,
                                    int64_t *ret_ids,
                                    struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
 
-/* =================================================================================================
- * Bodies. Nothing below is part of the interface.
- * =================================================================================================
- */
+/* --- bodies: nothing below is part of the interface --- */
 
 OUTBOX_API const char *outbox_strerror(int code)
 {
-    switch (code) {
-    case OUTBOX_OK:
-        return "success";
-    case OUTBOX_EINVAL:
-        return "invalid argument";
-    case OUTBOX_ENOMEM:
-        return "out of memory";
-    case OUTBOX_ENOTX:
-        return "not inside a transaction";
-    case OUTBOX_EABORTED:
-        return "the transaction has failed: roll back first";
-    case OUTBOX_EBUSY:
-        return "the connection is busy: collect results first";
-    case OUTBOX_ETOOBIG:
-        return "too large";
-    case OUTBOX_EDB:
-        return "the database refused";
-    case OUTBOX_ECONN:
-        return "no connection to the database";
-    case OUTBOX_ESCHEMA:
-        return "the schema is missing or of another version: run `outbox migrate`";
-    case OUTBOX_EPRIVILEGE:
-        return "the role may not enqueue: run `outbox grant --producer ROLE`";
-    default:
-        return "unknown error";
-    }
+    static const char *const texts[] = {
+        "success",
+        "invalid argument",
+        "out of memory",
+        "not inside a transaction",
+        "the transaction has failed: roll back first",
+        "the connection is busy: collect results first",
+        "too large",
+        "the database refused",
+        "no connection to the database",
+        "the schema is missing or of another version: run `outbox migrate`",
+        "the role may not enqueue: run `outbox grant --producer ROLE`",
+    };
+
+    return code > 0 || code < OUTBOX_EPRIVILEGE ? "unknown error" : texts[-code];
 }
 
 OUTBOX_API int outbox_priv_fail(struct outbox_error *reterr, int code, const char *sqlstate,
@@ -430,8 +418,7 @@ OUTBOX_API int outbox_priv_fail(struct outbox_error *reterr, int code, const cha
     return code;
 }
 
-/* The len low bytes of value, big-endian: the order of msgpack and of PostgreSQL's binary formats.
- */
+/* The len low bytes of value, big-endian: as in msgpack and in PostgreSQL's binary formats. */
 OUTBOX_API void outbox_priv_store(char *out, uint64_t value, size_t len)
 {
     while (len > 0) {
@@ -831,8 +818,7 @@ OUTBOX_API bool outbox_priv_msgpack_header(const unsigned char *s, size_t left, 
     return true;
 }
 
-/* NULL if the bytes are exactly one msgpack value, not deeper than depth_max; else what is wrong.
- */
+/* NULL if the bytes are one msgpack value, not deeper than depth_max; else what is wrong. */
 OUTBOX_API const char *outbox_priv_msgpack_check(const void *bytes, size_t len, size_t depth_max)
 {
     const unsigned char *s = (const unsigned char *)bytes;
@@ -1138,17 +1124,8 @@ OUTBOX_API void outbox_priv_text_lit(struct outbox_priv_text *t, const char *tex
     outbox_priv_text_add(t, text, strlen(text));
 }
 
-OUTBOX_API void outbox_priv_text_int(struct outbox_priv_text *t, int64_t value)
-{
-    char digits[32];
-
-    (void)snprintf(digits, sizeof digits, "%lld", (long long)value);
-    outbox_priv_text_lit(t, digits);
-}
-
 /* Length of the character at s, which is not its end. In some client encodings (SJIS, GBK, ...) the
- * later bytes of a character may look like a backslash; never like a quote or a control character.
- */
+ * later bytes of a character may look like a backslash, never like a quote or a control code. */
 OUTBOX_API size_t outbox_priv_char_len(const struct outbox_priv_text *t, const char *s)
 {
     int claimed;
@@ -1186,7 +1163,30 @@ OUTBOX_API void outbox_priv_text_quoted(struct outbox_priv_text *t, const char *
     outbox_priv_text_add(t, "\"", 1);
 }
 
-/* `"name":"2024-05-06T07:08:09.000010Z"`: read the same under every DateStyle. */
+/* `,"name":"value"`; nothing for a NULL value. */
+OUTBOX_API void outbox_priv_text_option(struct outbox_priv_text *t, const char *name,
+                                        const char *value)
+{
+    if (value == NULL)
+        return;
+    outbox_priv_text_lit(t, ",");
+    outbox_priv_text_quoted(t, name);
+    outbox_priv_text_lit(t, ":");
+    outbox_priv_text_quoted(t, value);
+}
+
+/* `,"name":7`; nothing for 0. */
+OUTBOX_API void outbox_priv_text_number(struct outbox_priv_text *t, const char *name, int value)
+{
+    char text[64];
+
+    if (value == 0)
+        return;
+    (void)snprintf(text, sizeof text, ",\"%s\":%d", name, value);
+    outbox_priv_text_lit(t, text);
+}
+
+/* `,"name":"2024-05-06T07:08:09.000010Z"`: read the same under every DateStyle; nothing for 0. */
 OUTBOX_API void outbox_priv_text_time(struct outbox_priv_text *t, const char *name, int64_t unix_us)
 {
     char text[64];
@@ -1200,24 +1200,26 @@ OUTBOX_API void outbox_priv_text_time(struct outbox_priv_text *t, const char *na
     int64_t day = in_year - (153 * month + 2) / 5 + 1;
     int64_t year = days / 146097 * 400 + year_of_era + (month >= 10 ? 1 : 0);
 
+    if (unix_us == 0)
+        return;
     month = month < 10 ? month + 3 : month - 9;
     second %= 86400;
     (void)snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", (int)year, (int)month,
                    (int)day, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60),
                    (int)(unix_us % 1000000));
-    outbox_priv_text_lit(t, name);
-    outbox_priv_text_quoted(t, text);
+    outbox_priv_text_option(t, name, text);
 }
 
-/* `"name":"hours:minutes:seconds"`: no unit that a version of the server would overflow. */
+/* `,"name":"hours:minutes:seconds"`: no unit that a version of the server would overflow. */
 OUTBOX_API void outbox_priv_text_interval(struct outbox_priv_text *t, const char *name, int64_t ms)
 {
     char text[64];
 
+    if (ms == 0)
+        return;
     (void)snprintf(text, sizeof text, "%d:%02d:%02d.%03d", (int)(ms / 3600000),
                    (int)(ms / 60000 % 60), (int)(ms / 1000 % 60), (int)(ms % 1000));
-    outbox_priv_text_lit(t, name);
-    outbox_priv_text_quoted(t, text);
+    outbox_priv_text_option(t, name, text);
 }
 
 /* Copies the caller's JSON object as it is. False if it does not end where it must: then it could
@@ -1255,54 +1257,28 @@ OUTBOX_API bool outbox_priv_text_object(struct outbox_priv_text *t, const char *
 /* One job as a JSON object, without its payload. False if job->headers is no JSON object. */
 OUTBOX_API bool outbox_priv_text_job(struct outbox_priv_text *t, const struct outbox_job *job)
 {
+    char id[32];
     size_t i;
 
     outbox_priv_text_lit(t, "{\"task\":");
     outbox_priv_text_quoted(t, job->task);
-    outbox_priv_text_lit(t, outbox_priv_is_json(job) ? ",\"encoding\":\"json\""
-                                                     : ",\"encoding\":\"msgpack\"");
-    if (job->key != NULL) {
-        outbox_priv_text_lit(t, ",\"key\":");
-        outbox_priv_text_quoted(t, job->key);
-    }
-    if (job->unique_key != NULL) {
-        outbox_priv_text_lit(t, ",\"unique_key\":");
-        outbox_priv_text_quoted(t, job->unique_key);
-    }
-    if (job->priority > 0) {
-        outbox_priv_text_lit(t, ",\"priority\":");
-        outbox_priv_text_int(t, job->priority);
-    }
-    if (job->max_attempts > 0) {
-        outbox_priv_text_lit(t, ",\"max_attempts\":");
-        outbox_priv_text_int(t, job->max_attempts);
-    }
-    if (job->run_at_us > 0) {
-        outbox_priv_text_time(t, ",\"run_at\":", job->run_at_us);
-    }
-    if (job->expires_at_us > 0) {
-        outbox_priv_text_time(t, ",\"expires_at\":", job->expires_at_us);
-    }
-    if (job->delay_ms > 0) {
-        outbox_priv_text_interval(t, ",\"delay\":", job->delay_ms);
-    }
-    if (job->repeat_every_ms > 0) {
-        outbox_priv_text_interval(t, ",\"repeat_every\":", job->repeat_every_ms);
-    }
+    outbox_priv_text_option(t, "encoding", outbox_priv_is_json(job) ? "json" : "msgpack");
+    outbox_priv_text_option(t, "key", job->key);
+    outbox_priv_text_option(t, "unique_key", job->unique_key);
+    outbox_priv_text_number(t, "priority", job->priority);
+    outbox_priv_text_number(t, "max_attempts", job->max_attempts);
+    outbox_priv_text_time(t, "run_at", job->run_at_us);
+    outbox_priv_text_time(t, "expires_at", job->expires_at_us);
+    outbox_priv_text_interval(t, "delay", job->delay_ms);
+    outbox_priv_text_interval(t, "repeat_every", job->repeat_every_ms);
     for (i = 0; i < job->after_count; i++) {
-        outbox_priv_text_lit(t, i == 0 ? ",\"after\":[" : ",");
-        outbox_priv_text_int(t, job->after[i]);
+        (void)snprintf(id, sizeof id, "%s%lld", i == 0 ? ",\"after\":[" : ",",
+                       (long long)job->after[i]);
+        outbox_priv_text_lit(t, id);
     }
-    if (job->after_count > 0) {
-        outbox_priv_text_lit(t, "]");
-    }
-    if (job->on_failed_dependency != NULL) {
-        outbox_priv_text_lit(t, ",\"on_failed_dependency\":");
-        outbox_priv_text_quoted(t, job->on_failed_dependency);
-    }
-    if (job->notify_done) {
-        outbox_priv_text_lit(t, ",\"notify_done\":true");
-    }
+    outbox_priv_text_lit(t, job->after_count > 0 ? "]" : "");
+    outbox_priv_text_option(t, "on_failed_dependency", job->on_failed_dependency);
+    outbox_priv_text_lit(t, job->notify_done ? ",\"notify_done\":true" : "");
     if (job->headers != NULL) {
         outbox_priv_text_lit(t, ",\"headers\":");
         if (!outbox_priv_text_object(t, job->headers))

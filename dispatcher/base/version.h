@@ -1,4 +1,5 @@
-/* version.h - what program this is. Both come from outbox/outbox.h, the one place they are written. */
+/* version.h - what program this is. Both come from outbox/outbox.h, the one place they are written.
+ */
 #ifndef OB_BASE_VERSION_H
 #define OB_BASE_VERSION_H
 

@@ -61,11 +61,13 @@ int cmd_run(const struct cmd_args *args)
         return ob_exit_code(err);
     if (config->tasks_count == 0) {
         config_unref(config);
-        return cmd_usage(args, "no task has a handler: name a configuration (--config FILE) or a handler "
-                               "(--shell NAME=CMD)");
+        return cmd_usage(args,
+                         "no task has a handler: name a configuration (--config FILE) or a handler "
+                         "(--shell NAME=CMD)");
     }
     log_setup(config->log_level, config->log_format, STDERR_FILENO);
-    struct cmd_args reload_args = *args; /* on_reload reads it; the options themselves are borrowed */
+    struct cmd_args reload_args =
+        *args; /* on_reload reads it; the options themselves are borrowed */
     const struct dispatcher_options options = {
         .config = config,
         .spawner = *args->spawner,

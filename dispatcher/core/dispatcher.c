@@ -1,5 +1,5 @@
-/* dispatcher.c - the daemon's life: beginning, signals, reload, and the end. Turns are in turn.c, jobs in
- * runner.c, the database in session.c. */
+/* dispatcher.c - the daemon's life: beginning, signals, reload, and the end. Turns are in turn.c,
+ * jobs in runner.c, the database in session.c. */
 #include "core/dispatcher.h"
 
 #include <signal.h>
@@ -60,7 +60,8 @@ struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kin
         break;
     }
     if (err != 0)
-        log_error("executor_failed", LOG_STR("handler", handler_kind_name(kind)), LOG_STR("err", ob_strerror(err)));
+        log_error("executor_failed", LOG_STR("handler", handler_kind_name(kind)),
+                  LOG_STR("err", ob_strerror(err)));
     return err == 0 ? *ex : NULL;
 }
 
@@ -128,7 +129,7 @@ static void on_session_closed(void *arg, bool left_rows)
 /* Whatever is left now is left to its lease: only when the database did not answer in time. */
 static void drop_results(struct dispatcher *d)
 {
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = list_entry(node, struct execution, link);
         ob_assert(e->state == EXECUTION_FINISHED);
         d->exit_code = OB_EXIT_TRY_AGAIN;
@@ -192,9 +193,10 @@ static void on_stop_timer(uv_timer_t *timer)
         /* Answers still under way are given now, as lost connections. */
         if (session_is_ready(d->session))
             session_fail(d->session, "stopping: the database does not answer");
-        list_for_each(node, tmp, &d->executions) {
+        list_for_each (node, tmp, &d->executions) {
             if (list_entry(node, struct execution, link)->state == EXECUTION_RUNNING) {
-                (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS, 0); /* not reaped yet */
+                (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS,
+                                     0); /* not reaped yet */
                 return;
             }
         }
@@ -219,8 +221,8 @@ void dispatcher_idle(struct dispatcher *d)
         close_everything(d);
         return;
     }
-    bool is_drained = d->options->drain && session_is_ready(d->session) && !d->look_wanted && !d->due_wanted &&
-                      lanes_are_dry(&d->lanes, clock_mono_ms());
+    bool is_drained = d->options->drain && session_is_ready(d->session) && !d->look_wanted &&
+                      !d->due_wanted && lanes_are_dry(&d->lanes, clock_mono_ms());
     if (is_drained)
         begin_stop(d, "drained");
 }
@@ -234,7 +236,8 @@ static void reload(struct dispatcher *d)
     buf_init(&errors, 64 * 1024);
     int err = d->options->reload(d->options->reload_arg, &config, &errors);
     if (err != 0) {
-        log_error("reload_failed", LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
+        log_error("reload_failed",
+                  LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
         lanes_set_config(&d->lanes, config);
@@ -265,7 +268,8 @@ static void on_signal(uv_signal_t *handle, int signum)
         reload(d);
     } else if (signum == SIGUSR1) {
         d->is_quiet = !d->is_quiet;
-        log_info(d->is_quiet ? "quiet" : "loud", LOG_STR("next", d->is_quiet ? "no claims until USR1 comes again" : NULL));
+        log_info(d->is_quiet ? "quiet" : "loud",
+                 LOG_STR("next", d->is_quiet ? "no claims until USR1 comes again" : NULL));
         turn_look(d);
     } else if (signum == SIGTERM || signum == SIGINT || signum == SIGQUIT) {
         on_stop_signal(d, signum);
@@ -308,12 +312,14 @@ static void on_lease(void *arg, enum session_lease lease)
         log_info("lease_renewed", LOG_NONE);
         break;
     case LEASE_ENDING:
-        log_error("lease_ending", LOG_INT("running", d->executions_count),
-                  LOG_STR("next", "what runs is stopped before another dispatcher may take it over"));
+        log_error(
+            "lease_ending", LOG_INT("running", d->executions_count),
+            LOG_STR("next", "what runs is stopped before another dispatcher may take it over"));
         runner_stop_all(d, STOP_LOST);
         break;
     case LEASE_OVER:
-        log_error("lease_over", LOG_INT("running", d->executions_count), LOG_STR("next", "killing what still runs"));
+        log_error("lease_over", LOG_INT("running", d->executions_count),
+                  LOG_STR("next", "killing what still runs"));
         runner_stop_all(d, STOP_KILL);
         break;
     }
@@ -331,7 +337,8 @@ static void on_lock(void *arg, int fd)
     struct dispatcher *d = arg;
     int err = spawn_client_hold_fd(d->spawn, fd);
     if (err != 0)
-        log_warn("lock_not_held", LOG_STR("err", ob_strerror(err)), LOG_STR("next", "holding it in this process alone"));
+        log_warn("lock_not_held", LOG_STR("err", ob_strerror(err)),
+                 LOG_STR("next", "holding it in this process alone"));
 }
 
 static size_t tokens(void *arg, struct store_token *out, size_t max)
@@ -362,8 +369,8 @@ static void on_stats_timer(uv_timer_t *timer)
     struct dispatcher *d = timer->data;
     if (d->stats.done + d->stats.retried + d->stats.dead + d->stats.released + d->stats.lost > 0)
         log_info("stats", LOG_INT("done", d->stats.done), LOG_INT("retried", d->stats.retried),
-                 LOG_INT("dead", d->stats.dead), LOG_INT("released", d->stats.released), LOG_INT("lost", d->stats.lost),
-                 LOG_INT("running", d->executions_count));
+                 LOG_INT("dead", d->stats.dead), LOG_INT("released", d->stats.released),
+                 LOG_INT("lost", d->stats.lost), LOG_INT("running", d->executions_count));
     memset(&d->stats, 0, sizeof d->stats);
 }
 

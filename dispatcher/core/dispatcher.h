@@ -1,5 +1,5 @@
-/* dispatcher.h - the daemon itself: `outbox run`. Owns the loop, the session, the executors, and every
- * job from claim to recorded result. */
+/* dispatcher.h - the daemon itself: `outbox run`. Owns the loop, the session, the executors, and
+ * every job from claim to recorded result. */
 #ifndef OB_CORE_DISPATCHER_H
 #define OB_CORE_DISPATCHER_H
 
@@ -17,8 +17,8 @@ struct dispatcher_options {
     void *reload_arg;
 };
 
-/* Runs until told to stop; returns the exit code (base/err.h): 0 when every row was written, 75 when some
- * were left to their lease. */
+/* Runs until told to stop; returns the exit code (base/err.h): 0 when every row was written, 75
+ * when some were left to their lease. */
 int dispatcher_run(const struct dispatcher_options *options);
 
 #endif

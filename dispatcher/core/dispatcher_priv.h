@@ -1,4 +1,5 @@
-/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c and runner.c alone. */
+/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c and runner.c alone.
+ */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -12,10 +13,10 @@
 
 enum stop_phase {
     PHASE_RUNNING,
-    PHASE_FINISHING, /* no claims; what runs may finish; `stop_timer` is set for TERMINATING */
+    PHASE_FINISHING,   /* no claims; what runs may finish; `stop_timer` is set for TERMINATING */
     PHASE_TERMINATING, /* what runs was told to end; `stop_timer` is set for KILLING */
-    PHASE_KILLING,   /* what runs was killed; `stop_timer` is set for giving up on the database */
-    PHASE_CLOSING    /* nothing runs; handles are being closed */
+    PHASE_KILLING,     /* what runs was killed; `stop_timer` is set for giving up on the database */
+    PHASE_CLOSING      /* nothing runs; handles are being closed */
 };
 
 enum { EXECUTOR_KINDS = HANDLER_DISCARD + 1, SIGNALS = 5 };
@@ -26,7 +27,8 @@ struct dispatcher {
     struct session *session;
     struct lanes lanes;
     struct spawn_client *spawn;
-    struct executor *executors[EXECUTOR_KINDS]; /* made when first needed; shell and exec share one */
+    struct executor
+        *executors[EXECUTOR_KINDS]; /* made when first needed; shell and exec share one */
 
     struct list executions; /* all of them */
     struct list results;    /* FINISHED, waiting for the next turn */
@@ -36,11 +38,12 @@ struct dispatcher {
     uv_timer_t turn_timer; /* coalesces reasons for a turn within one loop iteration */
     uv_timer_t poll_timer; /* the look that needs no notification */
     uv_timer_t due_timer;  /* a scheduled job falls due */
-    unsigned turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
-    bool look_wanted;      /* somebody enqueued, or it is time: every lane may have jobs */
+    unsigned
+        turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
+    bool look_wanted; /* somebody enqueued, or it is time: every lane may have jobs */
     bool due_wanted;
-    bool is_quiet;         /* USR1: no claims */
-    uint64_t due_at_ms;    /* what due_timer is set for; UINT64_MAX: nothing */
+    bool is_quiet;            /* USR1: no claims */
+    uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
     struct store_want *wants; /* what the claim under way asked for */
     size_t wants_count;
 
@@ -63,16 +66,17 @@ struct dispatcher {
 
 /* turn.c */
 void turn_init(struct dispatcher *d);
-void turn_kick(struct dispatcher *d);      /* there is something to say or to ask */
-void turn_look(struct dispatcher *d);      /* ... and every lane may have jobs */
-void turn_ready(struct dispatcher *d);     /* the session is ready: look, and look for due jobs */
-void turn_unready(struct dispatcher *d);   /* the session is not: what was under way is answered already */
+void turn_kick(struct dispatcher *d);  /* there is something to say or to ask */
+void turn_look(struct dispatcher *d);  /* ... and every lane may have jobs */
+void turn_ready(struct dispatcher *d); /* the session is ready: look, and look for due jobs */
+void turn_unready(
+    struct dispatcher *d); /* the session is not: what was under way is answered already */
 void turn_stop_timers(struct dispatcher *d);
 
 /* runner.c */
 void runner_begin(struct dispatcher *d, struct batch *batch); /* starts what a claim brought */
 void runner_fetch_again(struct dispatcher *d);                /* payloads whose fetch was cut off */
-void runner_release_fetching(struct dispatcher *d);           /* the dispatcher stops: gives them back */
+void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
@@ -80,7 +84,9 @@ size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t ma
 void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or lost: frees it */
 
 /* dispatcher.c */
-struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kind); /* NULL: can't be made */
-void dispatcher_idle(struct dispatcher *d); /* an execution ended or a turn is over: perhaps the end is reached */
+struct executor *dispatcher_executor(struct dispatcher *d,
+                                     enum handler_kind kind); /* NULL: can't be made */
+void dispatcher_idle(
+    struct dispatcher *d); /* an execution ended or a turn is over: perhaps the end is reached */
 
 #endif

@@ -9,11 +9,13 @@
 #include "base/rand.h"
 #include "core/backoff.h"
 
-/* JSON is at most some times as long as msgpack (a byte may become "\u00XX"), and payloads are at most 16 MiB. */
+/* JSON is at most some times as long as msgpack (a byte may become "\u00XX"), and payloads are at
+ * most 16 MiB. */
 enum { BODY_BYTES_MAX = 128 * 1024 * 1024, CAPTURED_BYTES_MAX = 8 * 1024 * 1024 };
 
-struct execution *execution_new(struct lane *lane, struct config *config, const struct task_config *task,
-                                struct batch *batch, const struct claimed *c)
+struct execution *execution_new(struct lane *lane, struct config *config,
+                                const struct task_config *task, struct batch *batch,
+                                const struct claimed *c)
 {
     struct execution *e = ob_xcalloc(1, sizeof *e);
     list_init(&e->link);
@@ -53,10 +55,11 @@ bool execution_is_dead_already(struct execution *e, const struct claimed *c)
     if (c->expired)
         outcome_set(o, OUTCOME_DEAD, "expired");
     else if (e->job.attempt > e->job.max_attempts)
-        outcome_set(o, OUTCOME_DEAD, "attempts exhausted (%d), %d of them ended without a result", e->job.max_attempts,
-                    e->job.lost);
+        outcome_set(o, OUTCOME_DEAD, "attempts exhausted (%d), %d of them ended without a result",
+                    e->job.max_attempts, e->job.lost);
     else if ((unsigned)e->job.lost >= max_lost)
-        outcome_set(o, OUTCOME_DEAD, "lost %d times: each time its dispatcher or its process died before a result",
+        outcome_set(o, OUTCOME_DEAD,
+                    "lost %d times: each time its dispatcher or its process died before a result",
                     e->job.lost);
     else
         return false;
@@ -85,7 +88,8 @@ int execution_prepare_body(struct execution *e)
     }
     e->run.body = e->job.payload;
     e->run.body_len = e->job.payload_len;
-    e->run.content_type = e->job.encoding == PAYLOAD_JSON ? "application/json" : "application/msgpack";
+    e->run.content_type =
+        e->job.encoding == PAYLOAD_JSON ? "application/json" : "application/msgpack";
     if (e->run.task->payload_raw || e->job.encoding == PAYLOAD_JSON)
         return 0;
     int err = convert_msgpack(e);
@@ -119,10 +123,11 @@ void execution_keep_outcome(struct execution *e, const struct outcome *outcome)
     if (e->job.attempt >= e->job.max_attempts) {
         char reason[OUTCOME_REASON_SIZE];
         memcpy(reason, e->outcome.reason, sizeof reason);
-        outcome_set(&e->outcome, OUTCOME_DEAD, "%.180s (attempt %d of %d)", reason, e->job.attempt, e->job.max_attempts);
+        outcome_set(&e->outcome, OUTCOME_DEAD, "%.180s (attempt %d of %d)", reason, e->job.attempt,
+                    e->job.max_attempts);
         e->delay_ms = 0;
         return;
     }
-    e->delay_ms = backoff_delay_ms(backoff, (unsigned)e->job.attempt, (uint32_t)rand_below(UINT64_C(1) << 32),
-                                   outcome->delay_ms);
+    e->delay_ms = backoff_delay_ms(backoff, (unsigned)e->job.attempt,
+                                   (uint32_t)rand_below(UINT64_C(1) << 32), outcome->delay_ms);
 }

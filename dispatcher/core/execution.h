@@ -1,5 +1,5 @@
-/* execution.h - one claimed job from its claim to its recorded result. Owned by the dispatcher; counted
- * against its lane's slots while it is fetched or runs. */
+/* execution.h - one claimed job from its claim to its recorded result. Owned by the dispatcher;
+ * counted against its lane's slots while it is fetched or runs. */
 #ifndef OB_CORE_EXECUTION_H
 #define OB_CORE_EXECUTION_H
 
@@ -15,7 +15,8 @@
 struct lane;
 
 enum execution_state {
-    EXECUTION_FETCHING, /* its payload was too large for the claim: asked for, or to be asked again */
+    EXECUTION_FETCHING, /* its payload was too large for the claim: asked for, or to be asked again
+                         */
     EXECUTION_RUNNING,  /* the executor has it */
     EXECUTION_FINISHED, /* its result waits to be sent; in the dispatcher's list of results */
     EXECUTION_SETTLING  /* its result is under way */
@@ -30,7 +31,8 @@ struct execution {
     struct batch *batch;
     struct job job;
     struct run run;
-    struct buf body; /* the converted or fetched payload; unused when job.payload is passed as it is */
+    struct buf
+        body; /* the converted or fetched payload; unused when job.payload is passed as it is */
     struct buf fetched;
     struct outcome outcome; /* head and tail are copies, in `captured` */
     struct buf captured;
@@ -42,17 +44,19 @@ struct execution {
 };
 
 /* A new execution of c, which is a view into batch; takes a reference of both batch and config. */
-struct execution *execution_new(struct lane *lane, struct config *config, const struct task_config *task,
-                                struct batch *batch, const struct claimed *c);
+struct execution *execution_new(struct lane *lane, struct config *config,
+                                const struct task_config *task, struct batch *batch,
+                                const struct claimed *c);
 void execution_free(struct execution *e);
 
-/* DEAD without a run: expired, attempts exhausted by claims without a result, lost too often. True if so;
- * e->outcome is set. */
+/* DEAD without a run: expired, attempts exhausted by claims without a result, lost too often. True
+ * if so; e->outcome is set. */
 bool execution_is_dead_already(struct execution *e, const struct claimed *c);
-/* Prepares the body by the task's `payload` setting. Returns 0; otherwise e->outcome says what became of
- * the job (DEAD for malformed msgpack). */
+/* Prepares the body by the task's `payload` setting. Returns 0; otherwise e->outcome says what
+ * became of the job (DEAD for malformed msgpack). */
 int execution_prepare_body(struct execution *e) OB_MUST_CHECK;
-/* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts. */
+/* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
+ */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);
 
 #endif

@@ -1,8 +1,8 @@
 /* join.c - the steps by which a session becomes ready; see session.h for their order.
  *
- * A step that fails because the connection broke ends here: on_down follows. One that the server refused
- * fails the work connection, so that everything starts again after a backoff; only the schema and the
- * name are waited for on the connection that is there. */
+ * A step that fails because the connection broke ends here: on_down follows. One that the server
+ * refused fails the work connection, so that everything starts again after a backoff; only the
+ * schema and the name are waited for on the connection that is there. */
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,7 +58,8 @@ void join_end(struct session *s)
 }
 
 /* True when the step's answer is not to be looked at further. */
-static bool refused(struct session *s, enum session_state expected, const struct pg_error *error, const char *what)
+static bool refused(struct session *s, enum session_state expected, const struct pg_error *error,
+                    const char *what)
 {
     if (s->state != expected)
         return true; /* an answer of a join that has ended */
@@ -67,7 +68,8 @@ static bool refused(struct session *s, enum session_state expected, const struct
     if (error->err == OB_ECONN)
         return true;
     log_error("join_failed", LOG_STR("step", what), LOG_STR("sqlstate", error->sqlstate),
-              LOG_STR("err", error->message), LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
+              LOG_STR("err", error->message),
+              LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
               LOG_STR("next", pg_advice(error->sqlstate) == PG_PRIVILEGE
                                   ? "grant it (outbox grant --dispatcher ROLE); trying again"
                                   : "connecting again"));
@@ -108,7 +110,8 @@ static void on_ask_again(uv_timer_t *timer)
 static void wait_for_schema(struct session *s, const char *why)
 {
     if (say_waiting(s, "schema"))
-        log_warn("waiting_for_schema", LOG_STR("err", why), LOG_STR("next", "run `outbox migrate`; asking again every second"));
+        log_warn("waiting_for_schema", LOG_STR("err", why),
+                 LOG_STR("next", "run `outbox migrate`; asking again every second"));
     later(s, SCHEMA_RETRY_MS, on_ask_again);
 }
 
@@ -123,7 +126,8 @@ static void on_listen(void *arg, const struct pg_error *error)
 static void on_level(void *arg, const struct pg_error *error, int level, int min_level)
 {
     struct session *s = arg;
-    if (s->state == SESSION_CHECKING && error != NULL && pg_advice(error->sqlstate) == PG_WAIT_SCHEMA) {
+    if (s->state == SESSION_CHECKING && error != NULL &&
+        pg_advice(error->sqlstate) == PG_WAIT_SCHEMA) {
         wait_for_schema(s, "the schema outbox is not there");
         return;
     }
@@ -158,10 +162,14 @@ static void on_proof_timeout(uv_timer_t *timer)
         prove(s);
         return;
     }
-    log_error("listen_not_proved",
-              LOG_STR("err", "a notification from one connection does not arrive on the other: this looks like a "
-                             "connection pooler in transaction mode, and outbox run needs direct connections"),
-              LOG_STR("next", "point `database` at the server itself; producers may go on using the pooler"));
+    log_error(
+        "listen_not_proved",
+        LOG_STR(
+            "err",
+            "a notification from one connection does not arrive on the other: this looks like a "
+            "connection pooler in transaction mode, and outbox run needs direct connections"),
+        LOG_STR("next",
+                "point `database` at the server itself; producers may go on using the pooler"));
     s->cb.on_fatal(s->arg, OB_EXIT_CONFIG);
 }
 
@@ -190,7 +198,8 @@ static void on_take_lock(uv_timer_t *timer)
 
 static void take_lock(struct session *s)
 {
-    int err = s->lock.fd >= 0 ? 0 : name_lock_take(&s->lock, s->config->lock_dir, s->database, s->name);
+    int err =
+        s->lock.fd >= 0 ? 0 : name_lock_take(&s->lock, s->config->lock_dir, s->database, s->name);
     if (err == 0) {
         s->waiting_since_ms = 0;
         s->cb.on_lock(s->arg, s->lock.fd);
@@ -205,10 +214,14 @@ static void take_lock(struct session *s)
         return;
     }
     if (say_waiting(s, "lock"))
-        log_warn("waiting_for_name", LOG_STR("name", s->name), LOG_STR("path", s->lock.path),
-                 LOG_STR("err", "another outbox run of this name, or what it started, still runs on this host"));
+        log_warn(
+            "waiting_for_name", LOG_STR("name", s->name), LOG_STR("path", s->lock.path),
+            LOG_STR(
+                "err",
+                "another outbox run of this name, or what it started, still runs on this host"));
     if (clock_mono_ms() - s->waiting_since_ms > LOCK_WAIT_MS) {
-        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", s->host), LOG_STR("path", s->lock.path),
+        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", s->host),
+                  LOG_STR("path", s->lock.path),
                   LOG_STR("next", "stop it, or give this one another name (--name)"));
         s->cb.on_fatal(s->arg, OB_EXIT_TRY_AGAIN);
         return;
@@ -248,7 +261,8 @@ static void on_cleared(void *arg, const struct pg_error *error, int released)
     if (refused(s, SESSION_CLEARING, error, "taking back the claims of the daemon before"))
         return;
     if (released > 0)
-        log_warn("took_over", LOG_INT("dispatcher", s->rival_id), LOG_STR("name", s->name), LOG_INT("jobs", released));
+        log_warn("took_over", LOG_INT("dispatcher", s->rival_id), LOG_STR("name", s->name),
+                 LOG_INT("jobs", released));
     if (released >= TAKE_OVER_BATCH) {
         store_take_over(s->work, s->rival_id, s->rival_beat, true, on_cleared, s);
         return;
@@ -278,11 +292,12 @@ static bool is_same(const char *a, const char *b)
     return a != NULL && b != NULL && a[0] != '\0' && strcmp(a, b) == 0;
 }
 
-/* We hold the very lock file that the rival held: it and everything it started are gone. Otherwise it is
- * watched until it beats (then it lives, and the name is its) or until its lease is over. */
+/* We hold the very lock file that the rival held: it and everything it started are gone. Otherwise
+ * it is watched until it beats (then it lives, and the name is its) or until its lease is over. */
 static void meet_rival(struct session *s, const struct store_rival *rival)
 {
-    if (is_same(rival->host, s->host) && is_same(rival->boot_id, s->boot_id) && is_same(rival->lock_id, s->lock.token)) {
+    if (is_same(rival->host, s->host) && is_same(rival->boot_id, s->boot_id) &&
+        is_same(rival->lock_id, s->lock.token)) {
         clear_rival(s, rival);
         return;
     }
@@ -290,25 +305,29 @@ static void meet_rival(struct session *s, const struct store_rival *rival)
     if (was_watched && s->rivals.items[0].beat != rival->beat) {
         char since[CLOCK_RFC3339_SIZE];
         clock_rfc3339(rival->since_us, 3, since);
-        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", rival->host), LOG_INT("pid", rival->pid),
-                  LOG_STR("since", since), LOG_STR("next", "stop it, or give this one another name (--name)"));
+        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", rival->host),
+                  LOG_INT("pid", rival->pid), LOG_STR("since", since),
+                  LOG_STR("next", "stop it, or give this one another name (--name)"));
         s->cb.on_fatal(s->arg, OB_EXIT_TRY_AGAIN);
         return;
     }
     peers_begin(&s->rivals);
-    bool is_dead = peers_observe(&s->rivals, rival->id, rival->beat, rival->lease_ms, clock_mono_ms());
+    bool is_dead =
+        peers_observe(&s->rivals, rival->id, rival->beat, rival->lease_ms, clock_mono_ms());
     peers_end(&s->rivals);
     if (is_dead) {
         clear_rival(s, rival);
         return;
     }
     if (say_waiting(s, "name"))
-        log_warn("waiting_for_name", LOG_STR("name", s->name), LOG_STR("host", rival->host), LOG_INT("pid", rival->pid),
+        log_warn("waiting_for_name", LOG_STR("name", s->name), LOG_STR("host", rival->host),
+                 LOG_INT("pid", rival->pid),
                  LOG_STR("next", "watching whether it still beats, at most one lease"));
     later(s, NAME_RETRY_MS, on_register_again);
 }
 
-static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted, size_t n);
+static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted,
+                       size_t n);
 
 static void on_named(void *arg, const struct pg_error *error)
 {
@@ -373,8 +392,8 @@ static void register_name(struct session *s)
 
 /* ---- 5: what still runs from the connection before ---- */
 
-/* What the old identity still owns was claimed and never started (the answer was lost), so attempts are
- * given back. Its sessions end first: a claim of theirs may still be under way. */
+/* What the old identity still owns was claimed and never started (the answer was lost), so attempts
+ * are given back. Its sessions end first: a claim of theirs may still be under way. */
 static void on_previous_released(void *arg, const struct pg_error *error, int released)
 {
     struct session *s = arg;
@@ -394,7 +413,8 @@ static void on_previous_terminated(void *arg, const struct pg_error *error)
     store_take_over(s->work, s->previous, -1, false, on_previous_released, s);
 }
 
-static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted, size_t n)
+static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted,
+                       size_t n)
 {
     struct session *s = arg;
     if (refused(s, SESSION_ADOPTING, error, "adopting"))
@@ -417,7 +437,8 @@ static void on_watched(void *arg, const struct pg_error *error)
     session_set_state(s, SESSION_READY);
     s->beat_due_ms = clock_mono_ms() + s->config->lease_ms / 6;
     session_progress(s);
-    log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id), LOG_INT("tasks", s->config->tasks_count));
+    log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id),
+             LOG_INT("tasks", s->config->tasks_count));
     s->cb.on_ready(s->arg);
 }
 

@@ -7,7 +7,12 @@
 #include "base/assert.h"
 #include "base/mem.h"
 
-enum { SLOTS_PER_CLAIM_MAX = 1000, PAUSE_FIRST_MS = 1000, PAUSE_MAX_MS = 300000, SPAWN_PAUSE_MS = 1000 };
+enum {
+    SLOTS_PER_CLAIM_MAX = 1000,
+    PAUSE_FIRST_MS = 1000,
+    PAUSE_MAX_MS = 300000,
+    SPAWN_PAUSE_MS = 1000
+};
 
 static bool is_process(const struct task_config *t)
 {
@@ -118,7 +123,8 @@ bool lanes_have_room(const struct lanes *l, uint64_t now_ms)
 {
     bool has_process = free_processes(l, now_ms) > 0;
     for (size_t i = 0; i < l->count; i++) {
-        if (free_slots(l->items[i], now_ms) > 0 && (has_process || !is_process(l->items[i]->config)))
+        if (free_slots(l->items[i], now_ms) > 0 &&
+            (has_process || !is_process(l->items[i]->config)))
             return true;
     }
     return false;
@@ -133,7 +139,8 @@ size_t lanes_wants(struct lanes *l, uint64_t now_ms, struct store_want *wants)
         if (free_slots(l->items[i], now_ms) > 0 && is_process(l->items[i]->config))
             askers++;
     }
-    /* An even share each: who has less to run than its share turns out dry and is left out next time. */
+    /* An even share each: who has less to run than its share turns out dry and is left out next
+     * time. */
     unsigned share = askers > 0 && processes > askers ? processes / askers : 1;
     for (size_t k = 0; k < l->count; k++) {
         struct lane *lane = l->items[(l->turn + k) % l->count];
@@ -174,7 +181,8 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
     l->process_running--;
 }
 
-uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o, uint64_t now_ms)
+uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
+                            uint64_t now_ms)
 {
     if (o->spawn_failed)
         l->spawn_paused_until_ms = now_ms + SPAWN_PAUSE_MS;

@@ -1,7 +1,7 @@
 /* lane.h - the slots of each task: how many jobs may be claimed for it now, and why not.
  *
- * One struct lane a task that has, or has had, a handler. Lanes live until the end (a reload may take the
- * handler away while jobs run). No I/O here. */
+ * One struct lane a task that has, or has had, a handler. Lanes live until the end (a reload may
+ * take the handler away while jobs run). No I/O here. */
 #ifndef OB_CORE_LANE_H
 #define OB_CORE_LANE_H
 
@@ -50,8 +50,9 @@ void lane_claimed(struct lane *lane, int asked, int got);
 /* task is what the execution started with: a reload may have changed the lane's since. */
 void lanes_slot_taken(struct lanes *l, struct lane *lane, const struct task_config *task);
 void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_config *task);
-/* Learns from an outcome: pauses a misconfigured task (1 s doubling to 5 min) or all spawning (1 s).
- * Returns the pause's length in ms if one began now, else 0. */
-uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o, uint64_t now_ms);
+/* Learns from an outcome: pauses a misconfigured task (1 s doubling to 5 min) or all spawning (1
+ * s). Returns the pause's length in ms if one began now, else 0. */
+uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
+                            uint64_t now_ms);
 
 #endif

@@ -64,7 +64,8 @@ static int load_token(struct name_lock *l)
         memcpy(l->token, text, sizeof text);
         return 0;
     }
-    (void)snprintf(l->token, sizeof l->token, "%016" PRIx64 "%016" PRIx64, (uint64_t)rand_id(), (uint64_t)rand_id());
+    (void)snprintf(l->token, sizeof l->token, "%016" PRIx64 "%016" PRIx64, (uint64_t)rand_id(),
+                   (uint64_t)rand_id());
     if (ftruncate(l->fd, 0) != 0)
         return -errno;
     if (pwrite(l->fd, l->token, sizeof l->token - 1, 0) != (ssize_t)(sizeof l->token - 1))

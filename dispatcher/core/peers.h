@@ -1,8 +1,8 @@
 /* peers.h - watching the other dispatchers, and taking over from those that died.
  *
- * Dead means: the same beat counter seen unchanged for a whole lease (theirs) on our own monotonic clock,
- * over one unbroken connection. Clock steps, failovers and outages therefore expire nobody wrongly. Pure
- * but for memory: the session asks, sends and logs. */
+ * Dead means: the same beat counter seen unchanged for a whole lease (theirs) on our own monotonic
+ * clock, over one unbroken connection. Clock steps, failovers and outages therefore expire nobody
+ * wrongly. Pure but for memory: the session asks, sends and logs. */
 #ifndef OB_CORE_PEERS_H
 #define OB_CORE_PEERS_H
 

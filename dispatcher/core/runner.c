@@ -1,5 +1,5 @@
-/* runner.c - jobs on their way through the dispatcher: from a claim to an executor, from its outcome to
- * the list of results, and out when recorded or lost. */
+/* runner.c - jobs on their way through the dispatcher: from a claim to an executor, from its
+ * outcome to the list of results, and out when recorded or lost. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -49,9 +49,11 @@ static void note_pause(struct dispatcher *d, struct execution *e)
 {
     uint64_t ms = lanes_note_outcome(&d->lanes, e->lane, &e->outcome, clock_mono_ms());
     if (ms > 0)
-        log_error("handler_misconfigured", LOG_STR("task", e->job.task), LOG_STR("source", e->run.task->source),
-                  LOG_STR("reason", e->outcome.reason), LOG_INT("paused_ms", ms),
-                  LOG_STR("next", "the job waits uncounted; mend the handler, then `kill -HUP` or wait"));
+        log_error(
+            "handler_misconfigured", LOG_STR("task", e->job.task),
+            LOG_STR("source", e->run.task->source), LOG_STR("reason", e->outcome.reason),
+            LOG_INT("paused_ms", ms),
+            LOG_STR("next", "the job waits uncounted; mend the handler, then `kill -HUP` or wait"));
 }
 
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
@@ -61,8 +63,10 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
     e->state = EXECUTION_FINISHED;
     lanes_slot_freed(&d->lanes, e->lane, e->run.task);
     if (e->is_lost) {
-        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id), LOG_INT("attempt", e->job.attempt),
-                 LOG_STR("outcome", outcome_name(e->outcome.kind)), LOG_STR("next", "the result is discarded"));
+        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt),
+                 LOG_STR("outcome", outcome_name(e->outcome.kind)),
+                 LOG_STR("next", "the result is discarded"));
         d->stats.lost++;
         runner_forget(d, e);
     } else {
@@ -93,7 +97,8 @@ static void start(struct dispatcher *d, struct execution *e)
     e->run.executor = ex;
     e->run.on_done = on_run_done;
     e->run.owner = d;
-    log_debug("started", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id), LOG_INT("attempt", e->job.attempt));
+    log_debug("started", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+              LOG_INT("attempt", e->job.attempt));
     OB_CRASH_POINT("before_start");
     e->state = EXECUTION_RUNNING;
     int err = ex != NULL ? run_start(&e->run, &outcome) : OB_ENOMEM;
@@ -140,7 +145,7 @@ static void fetch(struct dispatcher *d, struct execution *e)
 
 void runner_fetch_again(struct dispatcher *d)
 {
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
         if (e->state == EXECUTION_FETCHING && !e->is_fetch_under_way)
             fetch(d, e);
@@ -183,7 +188,7 @@ void runner_begin(struct dispatcher *d, struct batch *batch)
 
 void runner_release_fetching(struct dispatcher *d)
 {
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
         if (e->state != EXECUTION_FETCHING || e->is_fetch_under_way)
             continue;
@@ -194,7 +199,7 @@ void runner_release_fetching(struct dispatcher *d)
 
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
 {
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
         if (e->state == EXECUTION_RUNNING)
             e->run.executor->ops->stop(e->run.executor, &e->run, reason);
@@ -204,7 +209,7 @@ void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
 size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t max)
 {
     size_t n = 0;
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
         if (!e->is_lost && n < max)
             tokens[n++] = (struct store_token){.id = e->job.id, .claim = e->job.claim};
@@ -215,8 +220,10 @@ size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t ma
 static void lose(struct dispatcher *d, struct execution *e)
 {
     e->is_lost = true;
-    log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id), LOG_INT("attempt", e->job.attempt),
-             LOG_STR("next", e->state == EXECUTION_RUNNING ? "stopping it" : "the result is discarded"));
+    log_warn(
+        "lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+        LOG_INT("attempt", e->job.attempt),
+        LOG_STR("next", e->state == EXECUTION_RUNNING ? "stopping it" : "the result is discarded"));
     if (e->state == EXECUTION_RUNNING) {
         e->run.executor->ops->stop(e->run.executor, &e->run, STOP_LOST);
         return;
@@ -230,7 +237,7 @@ static void lose(struct dispatcher *d, struct execution *e)
 
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n)
 {
-    list_for_each(node, tmp, &d->executions) {
+    list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
         bool is_ours = false;
         if (e->is_lost)

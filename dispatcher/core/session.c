@@ -1,4 +1,5 @@
-/* session.c - see session.h. The steps of joining are in join.c; here: connections, beats, lease, end. */
+/* session.c - see session.h. The steps of joining are in join.c; here: connections, beats, lease,
+ * end. */
 #include "core/session.h"
 
 #include <string.h>
@@ -28,7 +29,8 @@ static const unsigned edges[] = {
 
 void session_set_state(struct session *s, enum session_state state)
 {
-    bool is_legal = state == SESSION_DOWN || state == SESSION_CLOSING || (edges[s->state] & 1U << state) != 0;
+    bool is_legal =
+        state == SESSION_DOWN || state == SESSION_CLOSING || (edges[s->state] & 1U << state) != 0;
     ob_assert(is_legal);
     ob_assert(s->state != SESSION_CLOSING);
     s->state = state;
@@ -84,17 +86,20 @@ static void on_extend(void *arg, const struct pg_error *error, bool alive)
     struct session *s = arg;
     s->beat_under_way = false;
     if (error != NULL || s->state != SESSION_READY || s->beat_id != s->id)
-        return; /* a lost connection has its own way; a refused beat is sent again at the next tick */
+        return; /* a lost connection has its own way; a refused beat is sent again at the next tick
+                 */
     if (alive) {
         session_renewed(s, s->beat_sent_boot_ms);
         return;
     }
-    log_warn("identity_lost", LOG_INT("dispatcher", s->id),
-             LOG_STR("reason", "another dispatcher took over: this one did not beat for a whole lease"));
+    log_warn(
+        "identity_lost", LOG_INT("dispatcher", s->id),
+        LOG_STR("reason", "another dispatcher took over: this one did not beat for a whole lease"));
     session_fail(s, "taken over by another dispatcher");
 }
 
-/* True while turns are stuck: a lease that is renewed without progress would keep jobs from everybody. */
+/* True while turns are stuck: a lease that is renewed without progress would keep jobs from
+ * everybody. */
 static bool is_stuck(const struct session *s, uint64_t now)
 {
     return pgconn_pending(s->work) > 0 && now - s->progress_ms > s->config->lease_ms / 3;
@@ -114,8 +119,9 @@ static void on_take_over(void *arg, const struct pg_error *error, int released)
 {
     struct session *s = arg;
     if (error != NULL)
-        log_warn("take_over_failed", LOG_INT("dispatcher", s->dying.id), LOG_STR("sqlstate", error->sqlstate),
-                 LOG_STR("err", error->message), LOG_STR("next", "again at the next beat"));
+        log_warn("take_over_failed", LOG_INT("dispatcher", s->dying.id),
+                 LOG_STR("sqlstate", error->sqlstate), LOG_STR("err", error->message),
+                 LOG_STR("next", "again at the next beat"));
     else if (released >= 0)
         log_warn("took_over", LOG_INT("dispatcher", s->dying.id), LOG_STR("name", s->dying.name),
                  LOG_STR("host", s->dying.host), LOG_INT("jobs", released));
@@ -136,7 +142,8 @@ static void on_terminated(void *arg, const struct pg_error *error)
     store_take_over(s->beat, s->dying.id, s->dying.beat, true, on_take_over, s);
 }
 
-static void on_peers(void *arg, const struct pg_error *error, const struct store_peer *peers, size_t n)
+static void on_peers(void *arg, const struct pg_error *error, const struct store_peer *peers,
+                     size_t n)
 {
     struct session *s = arg;
     if (error != NULL || s->state != SESSION_READY)
@@ -145,7 +152,8 @@ static void on_peers(void *arg, const struct pg_error *error, const struct store
     const struct store_peer *dead = NULL;
     peers_begin(&s->peers);
     for (size_t i = 0; i < n; i++) {
-        if (peers[i].id != s->id && peers_observe(&s->peers, peers[i].id, peers[i].beat, peers[i].lease_ms, now))
+        if (peers[i].id != s->id &&
+            peers_observe(&s->peers, peers[i].id, peers[i].beat, peers[i].lease_ms, now))
             dead = &peers[i];
     }
     peers_end(&s->peers);
@@ -179,7 +187,8 @@ static void on_tick(uv_timer_t *timer)
     struct session *s = timer->data;
     uint64_t now = clock_mono_ms();
     check_lease(s);
-    if (s->state != SESSION_READY || !pgconn_is_up(s->beat) || s->beat_under_way || now < s->beat_due_ms)
+    if (s->state != SESSION_READY || !pgconn_is_up(s->beat) || s->beat_under_way ||
+        now < s->beat_due_ms)
         return;
     if (is_stuck(s, now)) {
         log_warn("no_progress", LOG_INT("ms", now - s->progress_ms),
@@ -213,7 +222,8 @@ static void on_up(struct pgconn *c, void *arg)
         join_begin(s);
 }
 
-static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries, uint64_t retry_ms, void *arg)
+static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries, uint64_t retry_ms,
+                    void *arg)
 {
     struct session *s = arg;
     bool is_work = c == s->work;
@@ -222,7 +232,8 @@ static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries
         return;
     if (log_allow(is_work ? "work_down" : "beat_down", 10000, &swallowed))
         log_warn("database_down", LOG_STR("connection", is_work ? "work" : "heartbeat"),
-                 LOG_STR("err", why->message), LOG_STR("sqlstate", why->sqlstate[0] != '\0' ? why->sqlstate : NULL),
+                 LOG_STR("err", why->message),
+                 LOG_STR("sqlstate", why->sqlstate[0] != '\0' ? why->sqlstate : NULL),
                  LOG_INT("tries", tries), LOG_INT("retry_ms", retry_ms));
     peers_forget(&s->peers);
     s->dying.id = 0;
@@ -234,7 +245,8 @@ static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries
         s->cb.on_unready(s->arg);
 }
 
-static void on_notify(struct pgconn *c, const char *channel, const char *payload, int backend_pid, void *arg)
+static void on_notify(struct pgconn *c, const char *channel, const char *payload, int backend_pid,
+                      void *arg)
 {
     struct session *s = arg;
     (void)backend_pid;
@@ -249,7 +261,8 @@ static void on_notify(struct pgconn *c, const char *channel, const char *payload
 static int open_connection(struct session *s, const char *role, struct pgconn **ret_conn)
 {
     static const struct pgconn_callbacks callbacks = {on_up, on_down, on_notify};
-    /* The name under which outbox.terminate() finds this dispatcher's sessions is set at registration. */
+    /* The name under which outbox.terminate() finds this dispatcher's sessions is set at
+     * registration. */
     const struct pgconn_config config = {
         .conninfo = s->config->database,
         .application_name = role,
@@ -259,8 +272,8 @@ static int open_connection(struct session *s, const char *role, struct pgconn **
     return pgconn_new(s->loop, &config, &callbacks, s, ret_conn);
 }
 
-int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks, void *arg,
-                struct session **ret_session)
+int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks,
+                void *arg, struct session **ret_session)
 {
     struct session *s = ob_xcalloc(1, sizeof *s);
     s->loop = loop;

@@ -1,10 +1,12 @@
-/* session.h - the dispatcher's standing with the database: two connections, its identity, its lease.
+/* session.h - the dispatcher's standing with the database: two connections, its identity, its
+ * lease.
  *
- * Joining, step by step: both connections up; the schema's level; LISTEN, proved by a notification from the
- * other connection; the name's lock file; the row in outbox.dispatcher; jobs that still run from the
- * connection before adopted under the new identity; the tasks' locks. Then it is ready, until the work
- * connection is lost. It beats every lease/6, watches the other dispatchers, and takes over from the
- * dead. It owns no job: it asks for the tokens of those that run. It logs. */
+ * Joining, step by step: both connections up; the schema's level; LISTEN, proved by a notification
+ * from the other connection; the name's lock file; the row in outbox.dispatcher; jobs that still
+ * run from the connection before adopted under the new identity; the tasks' locks. Then it is
+ * ready, until the work connection is lost. It beats every lease/6, watches the other dispatchers,
+ * and takes over from the dead. It owns no job: it asks for the tokens of those that run. It logs.
+ */
 #ifndef OB_CORE_SESSION_H
 #define OB_CORE_SESSION_H
 
@@ -29,21 +31,22 @@ struct session_callbacks { /* none is called from inside a call of this header *
     void (*on_ready)(void *arg);
     /* The identity is gone, and with it every claim that is not adopted later. Jobs may run on. */
     void (*on_unready)(void *arg);
-    void (*on_wake)(void *arg); /* somebody enqueued */
+    void (*on_wake)(void *arg);                 /* somebody enqueued */
     void (*on_fatal)(void *arg, int exit_code); /* logged; end the program */
     void (*on_lease)(void *arg, enum session_lease lease);
     /* A renewal was sent at boot_ms (clock_boot_ms) and acknowledged. */
     void (*on_renewed)(void *arg, uint64_t boot_ms);
     void (*on_lock)(void *arg, int fd); /* the name's lock is held: give the spawner a duplicate */
-    /* Appends the tokens of jobs that run or wait to be recorded; returns how many (at most max). */
+    /* Appends the tokens of jobs that run or wait to be recorded; returns how many (at most max).
+     */
     size_t (*tokens)(void *arg, struct store_token *tokens, size_t max);
     /* Those that are ours again, with new claims; every other one is lost. Before on_ready. */
     void (*on_adopted)(void *arg, const struct store_token *adopted, size_t n);
 };
 
 /* The configuration is referenced. */
-int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks, void *arg,
-                struct session **ret_session) OB_MUST_CHECK;
+int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks,
+                void *arg, struct session **ret_session) OB_MUST_CHECK;
 void session_start(struct session *s);
 /* Another set of tasks, after a reload. */
 void session_set_config(struct session *s, struct config *config);

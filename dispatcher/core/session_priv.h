@@ -59,9 +59,9 @@ struct session {
     /* joining */
     char proof[64];
     unsigned proof_tries;
-    char *database;          /* its identity, once known */
-    int64_t previous;        /* to adopt from in this join; 0: nothing */
-    struct peers rivals;     /* the one rival of our name, watched like a peer */
+    char *database;      /* its identity, once known */
+    int64_t previous;    /* to adopt from in this join; 0: nothing */
+    struct peers rivals; /* the one rival of our name, watched like a peer */
     int64_t rival_id;
     int64_t rival_beat;
     uint64_t waiting_since_ms; /* since when the name or the schema is waited for */

@@ -1,7 +1,8 @@
-/* turn.c - turns: record what finished, make ready what fell due, claim what fits; all in one flight.
+/* turn.c - turns: record what finished, make ready what fell due, claim what fits; all in one
+ * flight.
  *
- * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. A look goes on,
- * turn after turn, until every lane with free slots turned out dry. */
+ * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. A look
+ * goes on, turn after turn, until every lane with free slots turned out dry. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -48,11 +49,13 @@ static void on_due_timer(uv_timer_t *timer)
     turn_kick(d);
 }
 
-/* A job falls due in ms: the timer keeps the earliest. The poll looks too, so the far future is left to it. */
+/* A job falls due in ms: the timer keeps the earliest. The poll looks too, so the far future is
+ * left to it. */
 static void due_in(struct dispatcher *d, uint64_t ms)
 {
     uint64_t at = clock_mono_ms() + ms;
-    if (ms > d->lanes.config->poll_interval_ms * 2 || at >= d->due_at_ms || d->phase == PHASE_CLOSING)
+    if (ms > d->lanes.config->poll_interval_ms * 2 || at >= d->due_at_ms ||
+        d->phase == PHASE_CLOSING)
         return;
     d->due_at_ms = at;
     (void)uv_timer_start(&d->due_timer, on_due_timer, ms, 0);
@@ -79,9 +82,13 @@ static void refused(struct dispatcher *d, const char *what, const struct pg_erro
         return;
     enum pg_advice advice = pg_advice(error->sqlstate);
     if (log_allow(what, 10000, &swallowed))
-        log_error("refused", LOG_STR("what", what), LOG_STR("sqlstate", error->sqlstate), LOG_STR("err", error->message),
-                  LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL), LOG_INT("suppressed", swallowed),
-                  LOG_STR("next", advice == PG_PRIVILEGE ? "grant it: outbox grant --dispatcher ROLE" : "trying again"));
+        log_error("refused", LOG_STR("what", what), LOG_STR("sqlstate", error->sqlstate),
+                  LOG_STR("err", error->message),
+                  LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
+                  LOG_INT("suppressed", swallowed),
+                  LOG_STR("next", advice == PG_PRIVILEGE
+                                      ? "grant it: outbox grant --dispatcher ROLE"
+                                      : "trying again"));
     (void)uv_timer_stop(&d->turn_timer);
     set_turn_timer(d, advice == PG_RETRY_SOON ? 10 : SLOW_DOWN_MS);
 }
@@ -97,7 +104,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, bool is_r
     e->settle_alone = true;
     if (++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
-    /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child said. */
+    /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
+     * said. */
     (void)snprintf(e->outcome.reason, sizeof e->outcome.reason, "(the reason could not be stored)");
     e->outcome.head_len = 0;
     e->outcome.tail_len = 0;
@@ -106,9 +114,12 @@ static void back_to_results(struct dispatcher *d, struct execution *e, bool is_r
 static void recorded(struct dispatcher *d, struct execution *e, enum store_answer answer_)
 {
     if (answer_ != STORE_RECORDED) {
-        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id), LOG_INT("attempt", e->job.attempt),
+        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt),
                  LOG_STR("outcome", outcome_name(e->outcome.kind)),
-                 LOG_STR("reason", answer_ == STORE_LOST ? "the job was claimed anew by another dispatcher" : "the job is gone"));
+                 LOG_STR("reason", answer_ == STORE_LOST
+                                       ? "the job was claimed anew by another dispatcher"
+                                       : "the job is gone"));
         d->stats.lost++;
     } else if (e->delay_ms > 0) {
         due_in(d, e->delay_ms);
@@ -116,7 +127,8 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     runner_forget(d, e);
 }
 
-static void on_settled(void *arg, const struct pg_error *error, const enum store_answer *answers, size_t n)
+static void on_settled(void *arg, const struct pg_error *error, const enum store_answer *answers,
+                       size_t n)
 {
     struct settling *s = arg;
     struct dispatcher *d = s->d;
@@ -141,7 +153,7 @@ static struct settling *take_results(struct dispatcher *d)
 {
     struct settling *s = ob_xcalloc(1, sizeof *s + RESULTS_PER_TURN * sizeof s->executions[0]);
     s->d = d;
-    list_for_each(node, tmp, &d->results) {
+    list_for_each (node, tmp, &d->results) {
         struct execution *e = result_of(node);
         if (s->count == RESULTS_PER_TURN || (e->settle_alone && s->count > 0))
             break;
@@ -162,12 +174,14 @@ static void send_settle(struct dispatcher *d)
     struct store_result *results = ob_xcalloc(s->count, sizeof *results);
     for (size_t i = 0; i < s->count; i++) {
         struct execution *e = s->executions[i];
-        results[i] = (struct store_result){
-            .token = {.id = e->job.id, .claim = e->job.claim}, .outcome = &e->outcome, .delay_ms = e->delay_ms};
+        results[i] = (struct store_result){.token = {.id = e->job.id, .claim = e->job.claim},
+                                           .outcome = &e->outcome,
+                                           .delay_ms = e->delay_ms};
     }
     d->turn_pending++;
     OB_CRASH_POINT("before_settle");
-    store_settle(session_conn(d->session), session_id(d->session), results, s->count, on_settled, s);
+    store_settle(session_conn(d->session), session_id(d->session), results, s->count, on_settled,
+                 s);
     ob_free(results);
     OB_CRASH_POINT("after_settle_sent");
 }
@@ -184,7 +198,8 @@ static void on_due(void *arg, const struct pg_error *error, int moved, int64_t n
             d->look_wanted = true;
         /* Due, and not moved: somebody holds the row locked. */
         if (next_ms >= 0)
-            due_in(d, moved == 0 && next_ms < LOCKED_RETRY_MS ? LOCKED_RETRY_MS : (uint64_t)next_ms);
+            due_in(d,
+                   moved == 0 && next_ms < LOCKED_RETRY_MS ? LOCKED_RETRY_MS : (uint64_t)next_ms);
     }
     answer(d);
 }
@@ -252,8 +267,8 @@ static void send_claim(struct dispatcher *d)
     }
     d->turn_pending++;
     OB_CRASH_POINT("before_claim");
-    store_claim(session_conn(d->session), session_id(d->session), session_take_claims(d->session, slots), d->wants,
-                d->wants_count, on_claimed, d);
+    store_claim(session_conn(d->session), session_id(d->session),
+                session_take_claims(d->session, slots), d->wants, d->wants_count, on_claimed, d);
     OB_CRASH_POINT("after_claim_sent");
 }
 

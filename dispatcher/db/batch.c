@@ -9,8 +9,21 @@
 
 /* The columns of outbox.claim(), in order. When you change this: sql/, outbox.claim. */
 enum column {
-    COL_ID, COL_CLAIM, COL_TASK, COL_PRIORITY, COL_ATTEMPT, COL_MAX_ATTEMPTS, COL_LOST, COL_ENCODING,
-    COL_PAYLOAD, COL_PAYLOAD_SIZE, COL_HEADERS, COL_KEY, COL_CREATED_AT, COL_EXPIRED, COL_COUNT
+    COL_ID,
+    COL_CLAIM,
+    COL_TASK,
+    COL_PRIORITY,
+    COL_ATTEMPT,
+    COL_MAX_ATTEMPTS,
+    COL_LOST,
+    COL_ENCODING,
+    COL_PAYLOAD,
+    COL_PAYLOAD_SIZE,
+    COL_HEADERS,
+    COL_KEY,
+    COL_CREATED_AT,
+    COL_EXPIRED,
+    COL_COUNT
 };
 
 static bool parse_row(const PGresult *res, int row, struct claimed *c)

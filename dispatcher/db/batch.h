@@ -1,5 +1,5 @@
-/* batch.h - what one claim brought: jobs as views into its PGresult, which lives until the last of them
- * is let go. */
+/* batch.h - what one claim brought: jobs as views into its PGresult, which lives until the last of
+ * them is let go. */
 #ifndef OB_DB_BATCH_H
 #define OB_DB_BATCH_H
 
@@ -12,8 +12,8 @@
 
 struct claimed { /* one row of outbox.claim() */
     struct job job;
-    int payload_size;  /* job.payload is NULL when it was too large to come with the claim */
-    bool expired;      /* expires_at has passed */
+    int payload_size; /* job.payload is NULL when it was too large to come with the claim */
+    bool expired;     /* expires_at has passed */
 };
 
 struct batch {
@@ -23,8 +23,8 @@ struct batch {
     struct claimed jobs[];
 };
 
-/* Takes the result of outbox.claim() (binary format). NULL: a row is not as expected, or no memory; the
- * result is then cleared. The caller holds the one reference. */
+/* Takes the result of outbox.claim() (binary format). NULL: a row is not as expected, or no memory;
+ * the result is then cleared. The caller holds the one reference. */
 struct batch *batch_parse_take(PGresult *result);
 struct batch *batch_ref(struct batch *b);
 void batch_unref(struct batch *b); /* NULL is fine */

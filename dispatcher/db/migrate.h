@@ -1,9 +1,9 @@
-/* migrate.h - bringing the schema to this program's level: what `outbox migrate` does. Synchronous; for
- * commands, not for the daemon.
+/* migrate.h - bringing the schema to this program's level: what `outbox migrate` does. Synchronous;
+ * for commands, not for the daemon.
  *
- * sql/NNNN_*.sql are applied once each, in order; every other file of sql/ (functions, views) is applied
- * again when its checksum (SHA-256) changed. Each file in a transaction with its row of outbox.migration,
- * all under one advisory lock, so that two runs at once are safe. */
+ * sql/NNNN_*.sql are applied once each, in order; every other file of sql/ (functions, views) is
+ * applied again when its checksum (SHA-256) changed. Each file in a transaction with its row of
+ * outbox.migration, all under one advisory lock, so that two runs at once are safe. */
 #ifndef OB_DB_MIGRATE_H
 #define OB_DB_MIGRATE_H
 
@@ -31,13 +31,13 @@ struct migrate_step {
     char applied_at[40]; /* RFC 3339, "" if never */
 };
 
-/* Applies what is missing. on_step is told of each file, before and after. OB_EDB, OB_EINCOMPAT (the
- * database is newer), OB_ESCHEMA (a schema outbox that is not ours, or a numbered file that changed after
- * it was applied): reterr says what to do. */
-int migrate_apply(PGconn *conn, void (*on_step)(const struct migrate_step *step, void *arg), void *arg,
-                  char reterr[MIGRATE_ERROR_SIZE]) OB_MUST_CHECK;
-int migrate_status(PGconn *conn, void (*on_step)(const struct migrate_step *step, void *arg), void *arg,
-                   char reterr[MIGRATE_ERROR_SIZE]) OB_MUST_CHECK;
+/* Applies what is missing. on_step is told of each file, before and after. OB_EDB, OB_EINCOMPAT
+ * (the database is newer), OB_ESCHEMA (a schema outbox that is not ours, or a numbered file that
+ * changed after it was applied): reterr says what to do. */
+int migrate_apply(PGconn *conn, void (*on_step)(const struct migrate_step *step, void *arg),
+                  void *arg, char reterr[MIGRATE_ERROR_SIZE]) OB_MUST_CHECK;
+int migrate_status(PGconn *conn, void (*on_step)(const struct migrate_step *step, void *arg),
+                   void *arg, char reterr[MIGRATE_ERROR_SIZE]) OB_MUST_CHECK;
 /* The whole as one script fit for `psql -1`, for a fresh database. */
 int migrate_print(FILE *out) OB_MUST_CHECK;
 

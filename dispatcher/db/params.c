@@ -1,5 +1,6 @@
 /* params.c - see params.h. The array format is that of array_send() in PostgreSQL: dimensions, "has
- * nulls", element type, then per dimension its length and lower bound, then length-prefixed elements. */
+ * nulls", element type, then per dimension its length and lower bound, then length-prefixed
+ * elements. */
 #include "db/params.h"
 
 #include <arpa/inet.h>
@@ -10,8 +11,17 @@
 
 #include "base/assert.h"
 
-enum { OID_BOOL = 16, OID_INT8 = 20, OID_INT4 = 23, OID_TEXT = 25, OID_INT4_ARRAY = 1007,
-       OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_INTERVAL = 1186, OID_JSONB = 3802 };
+enum {
+    OID_BOOL = 16,
+    OID_INT8 = 20,
+    OID_INT4 = 23,
+    OID_TEXT = 25,
+    OID_INT4_ARRAY = 1007,
+    OID_TEXT_ARRAY = 1009,
+    OID_INT8_ARRAY = 1016,
+    OID_INTERVAL = 1186,
+    OID_JSONB = 3802
+};
 enum { ARRAY_BYTES_MAX = 64 * 1024 * 1024 };
 
 void params_init(struct params *p)

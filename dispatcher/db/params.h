@@ -1,5 +1,5 @@
-/* params.h - building a statement's parameters: scalars as text, arrays in PostgreSQL's binary format.
- * For store.c. A params lives on the stack for one pgbatch_add, which copies everything. */
+/* params.h - building a statement's parameters: scalars as text, arrays in PostgreSQL's binary
+ * format. For store.c. A params lives on the stack for one pgbatch_add, which copies everything. */
 #ifndef OB_DB_PARAMS_H
 #define OB_DB_PARAMS_H
 
@@ -27,7 +27,8 @@ void params_deinit(struct params *p);
 void params_int8(struct params *p, int64_t value);
 void params_int4(struct params *p, int value);
 void params_bool(struct params *p, bool value);
-void params_text(struct params *p, const char *value); /* NULL: SQL NULL; borrowed until pgbatch_add */
+void params_text(struct params *p,
+                 const char *value); /* NULL: SQL NULL; borrowed until pgbatch_add */
 void params_jsonb(struct params *p, const char *value); /* likewise */
 void params_interval_ms(struct params *p, uint64_t ms);
 void params_int8_array(struct params *p, const int64_t *values, size_t n);

@@ -1,5 +1,5 @@
-/* row.c - see row.h. Integers are big-endian; timestamps and intervals count microseconds, the former
- * from 2000-01-01 (integer_datetimes, the only format since PostgreSQL 10). */
+/* row.c - see row.h. Integers are big-endian; timestamps and intervals count microseconds, the
+ * former from 2000-01-01 (integer_datetimes, the only format since PostgreSQL 10). */
 #include "db/row.h"
 
 #include <stddef.h>

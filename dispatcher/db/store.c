@@ -1,5 +1,5 @@
-/* store.c - the daemon's statements for joining, leases and peers: see store.h. Each store_X() sends,
- * each parse_X() reads. Those about jobs are in store_jobs.c. */
+/* store.c - the daemon's statements for joining, leases and peers: see store.h. Each store_X()
+ * sends, each parse_X() reads. Those about jobs are in store_jobs.c. */
 #include "db/store.h"
 
 #include <inttypes.h>
@@ -76,9 +76,10 @@ void store_database_identity(struct pgconn *c, store_text_cb cb, void *arg)
     struct store_call *call = store_call_new(parse_text, arg);
     call->cb.text = cb;
     store_send(c, &p,
-         "SELECT s.system_identifier::text || '-' || d.oid::text FROM pg_control_system() s, pg_database d"
-         " WHERE d.datname = current_database()",
-         call);
+               "SELECT s.system_identifier::text || '-' || d.oid::text FROM pg_control_system() s, "
+               "pg_database d"
+               " WHERE d.datname = current_database()",
+               call);
 }
 
 void store_listen(struct pgconn *c, store_cb cb, void *arg)
@@ -124,7 +125,8 @@ static void parse_register(struct store_call *call, PGresult *res, const struct 
     call->cb.registered(call->arg, NULL, &rival);
 }
 
-void store_register(struct pgconn *c, const struct store_identity *me, store_register_cb cb, void *arg)
+void store_register(struct pgconn *c, const struct store_identity *me, store_register_cb cb,
+                    void *arg)
 {
     struct params p;
     params_init(&p);
@@ -142,9 +144,10 @@ void store_register(struct pgconn *c, const struct store_identity *me, store_reg
     struct store_call *call = store_call_new(parse_register, arg);
     call->cb.registered = cb;
     store_send(c, &p,
-         "SELECT answer, other_id, other_host, other_boot_id, other_lock_id, other_pid, other_beat, other_since,"
-         " other_lease FROM outbox.register($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-         call);
+               "SELECT answer, other_id, other_host, other_boot_id, other_lock_id, other_pid, "
+               "other_beat, other_since,"
+               " other_lease FROM outbox.register($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+               call);
 }
 
 void store_unregister(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg)
@@ -168,7 +171,8 @@ void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_boo
     store_send(c, &p, "SELECT outbox.extend($1, NULL, $2)", call);
 }
 
-void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n, store_bool_cb cb, void *arg)
+void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n,
+                    store_bool_cb cb, void *arg)
 {
     struct params p;
     params_init(&p);
@@ -179,7 +183,8 @@ void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size
     store_send(c, &p, "SELECT outbox.extend($1, $2)", call);
 }
 
-static void send_tasks(struct pgconn *c, const char *sql, const char *const *tasks, size_t n, store_cb cb, void *arg)
+static void send_tasks(struct pgconn *c, const char *sql, const char *const *tasks, size_t n,
+                       store_cb cb, void *arg)
 {
     struct params p;
     params_init(&p);
@@ -209,8 +214,10 @@ void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb
     params_text(&p, timeout);
     struct store_call *call = store_call_new(parse_plain, arg);
     call->cb.plain = cb;
-    store_send(c, &p, "SELECT set_config('application_name', 'outbox ' || $1::text, false),"
-               " set_config('idle_session_timeout', $2, false)", call);
+    store_send(c, &p,
+               "SELECT set_config('application_name', 'outbox ' || $1::text, false),"
+               " set_config('idle_session_timeout', $2, false)",
+               call);
 }
 
 static void parse_peers(struct store_call *call, PGresult *res, const struct pg_error *error)
@@ -237,7 +244,9 @@ void store_peers(struct pgconn *c, store_peers_cb cb, void *arg)
     params_init(&p);
     struct store_call *call = store_call_new(parse_peers, arg);
     call->cb.peers = cb;
-    store_send(c, &p, "SELECT id, name, host, beat, lease FROM outbox.dispatchers ORDER BY id LIMIT 10000", call);
+    store_send(c, &p,
+               "SELECT id, name, host, beat, lease FROM outbox.dispatchers ORDER BY id LIMIT 10000",
+               call);
 }
 
 void store_terminate(struct pgconn *c, int64_t id, store_cb cb, void *arg)
@@ -250,7 +259,8 @@ void store_terminate(struct pgconn *c, int64_t id, store_cb cb, void *arg)
     store_send(c, &p, "SELECT outbox.terminate($1)", call);
 }
 
-void store_take_over(struct pgconn *c, int64_t id, int64_t beat, bool started, store_count_cb cb, void *arg)
+void store_take_over(struct pgconn *c, int64_t id, int64_t beat, bool started, store_count_cb cb,
+                     void *arg)
 {
     struct params p;
     params_init(&p);

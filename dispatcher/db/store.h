@@ -1,8 +1,10 @@
-/* store.h - what the dispatcher says to the database: calls of the outbox.* functions, and their answers.
+/* store.h - what the dispatcher says to the database: calls of the outbox.* functions, and their
+ * answers.
  *
- * store.c is the only file of the daemon with SQL text. Each call sends one batch on the given connection
- * and answers through its callback exactly once, with `error` NULL when it committed. It keeps no state
- * and does not log. Views handed to a callback (peers, rival) end with it; a struct batch does not. */
+ * store.c is the only file of the daemon with SQL text. Each call sends one batch on the given
+ * connection and answers through its callback exactly once, with `error` NULL when it committed. It
+ * keeps no state and does not log. Views handed to a callback (peers, rival) end with it; a struct
+ * batch does not. */
 #ifndef OB_DB_STORE_H
 #define OB_DB_STORE_H
 
@@ -14,7 +16,8 @@
 #include "db/batch.h"
 #include "db/pgconn.h"
 
-/* The settings that a session needs, whatever the role or database has changed. Caller frees (ob_free). */
+/* The settings that a session needs, whatever the role or database has changed. Caller frees
+ * (ob_free). */
 char *store_session_sql(uint64_t lease_ms);
 
 typedef void (*store_cb)(void *arg, const struct pg_error *error);
@@ -56,19 +59,23 @@ struct store_rival { /* the row that has our name */
     uint64_t lease_ms;
 };
 /* rival NULL: registered. */
-typedef void (*store_register_cb)(void *arg, const struct pg_error *error, const struct store_rival *rival);
-void store_register(struct pgconn *c, const struct store_identity *me, store_register_cb cb, void *arg);
+typedef void (*store_register_cb)(void *arg, const struct pg_error *error,
+                                  const struct store_rival *rival);
+void store_register(struct pgconn *c, const struct store_identity *me, store_register_cb cb,
+                    void *arg);
 
 typedef void (*store_bool_cb)(void *arg, const struct pg_error *error, bool answer);
 /* false: jobs are still owned, the row stays until its lease is over. */
 void store_unregister(struct pgconn *c, int64_t id, store_bool_cb cb, void *arg);
 /* The heartbeat, and the sessions that the row names from now on. false: taken over. */
 void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_bool_cb cb, void *arg);
-/* Names the session after the dispatcher, so that outbox.terminate() finds it, and lets the server end it
- * when it is silent for a whole lease: not before, since a session may wait for the schema or the name. */
+/* Names the session after the dispatcher, so that outbox.terminate() finds it, and lets the server
+ * end it when it is silent for a whole lease: not before, since a session may wait for the schema
+ * or the name. */
 void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg);
 /* The tasks that we handle, for those who look; and the locks that producers feel. */
-void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n, store_bool_cb cb, void *arg);
+void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n,
+                    store_bool_cb cb, void *arg);
 void store_watch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);
 void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);
 
@@ -79,25 +86,31 @@ struct store_peer {
     int64_t beat;
     uint64_t lease_ms;
 };
-typedef void (*store_peers_cb)(void *arg, const struct pg_error *error, const struct store_peer *peers, size_t n);
+typedef void (*store_peers_cb)(void *arg, const struct pg_error *error,
+                               const struct store_peer *peers, size_t n);
 void store_peers(struct pgconn *c, store_peers_cb cb, void *arg);
 
-/* Ends the sessions of another dispatcher: a frozen one holds row locks that no server timeout ends. */
+/* Ends the sessions of another dispatcher: a frozen one holds row locks that no server timeout
+ * ends. */
 void store_terminate(struct pgconn *c, int64_t id, store_cb cb, void *arg);
-/* Takes back a batch of its jobs. beat: the one that was seen not to move; -1: any. started false: nothing
- * of it ran, attempts are given back. released: how many; -1: it has beaten since, or is gone. */
+/* Takes back a batch of its jobs. beat: the one that was seen not to move; -1: any. started false:
+ * nothing of it ran, attempts are given back. released: how many; -1: it has beaten since, or is
+ * gone. */
 typedef void (*store_count_cb)(void *arg, const struct pg_error *error, int released);
-void store_take_over(struct pgconn *c, int64_t id, int64_t beat, bool started, store_count_cb cb, void *arg);
+void store_take_over(struct pgconn *c, int64_t id, int64_t beat, bool started, store_count_cb cb,
+                     void *arg);
 
 struct store_token {
     int64_t id;
     int64_t claim;
 };
-/* Jobs of `previous` that we still run become ours, under claims from first_claim on; adopted are those
- * that could be, with their new claims. */
-typedef void (*store_adopt_cb)(void *arg, const struct pg_error *error, const struct store_token *adopted, size_t n);
-void store_adopt(struct pgconn *c, int64_t owner, int64_t previous, const struct store_token *tokens, size_t n,
-                 int64_t first_claim, store_adopt_cb cb, void *arg);
+/* Jobs of `previous` that we still run become ours, under claims from first_claim on; adopted are
+ * those that could be, with their new claims. */
+typedef void (*store_adopt_cb)(void *arg, const struct pg_error *error,
+                               const struct store_token *adopted, size_t n);
+void store_adopt(struct pgconn *c, int64_t owner, int64_t previous,
+                 const struct store_token *tokens, size_t n, int64_t first_claim, store_adopt_cb cb,
+                 void *arg);
 
 struct store_want { /* free slots of a task */
     const char *task;
@@ -105,11 +118,13 @@ struct store_want { /* free slots of a task */
 };
 /* Claims up to the wanted slots, numbered from first_claim on. The batch is the callback's. */
 typedef void (*store_claim_cb)(void *arg, const struct pg_error *error, struct batch *batch);
-void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim, const struct store_want *wants, size_t n,
-                 store_claim_cb cb, void *arg);
+void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim,
+                 const struct store_want *wants, size_t n, store_claim_cb cb, void *arg);
 
-/* A payload that was too large to come with its claim. bytes is a view; NULL: no such job any more. */
-typedef void (*store_payload_cb)(void *arg, const struct pg_error *error, const char *bytes, size_t len);
+/* A payload that was too large to come with its claim. bytes is a view; NULL: no such job any more.
+ */
+typedef void (*store_payload_cb)(void *arg, const struct pg_error *error, const char *bytes,
+                                 size_t len);
 void store_payload(struct pgconn *c, int64_t id, store_payload_cb cb, void *arg);
 
 struct store_result { /* one finished attempt; its delay is already decided */
@@ -119,12 +134,13 @@ struct store_result { /* one finished attempt; its delay is already decided */
 };
 enum store_answer { STORE_RECORDED, STORE_LOST, STORE_GONE };
 /* answers[i] belongs to results[i] of the call. */
-typedef void (*store_settle_cb)(void *arg, const struct pg_error *error, const enum store_answer *answers, size_t n);
+typedef void (*store_settle_cb)(void *arg, const struct pg_error *error,
+                                const enum store_answer *answers, size_t n);
 void store_settle(struct pgconn *c, int64_t owner, const struct store_result *results, size_t n,
                   store_settle_cb cb, void *arg);
 
-/* Scheduled jobs that fell due become ready. next_ms: how long until the next one by the server's clock,
- * -1: none is scheduled. */
+/* Scheduled jobs that fell due become ready. next_ms: how long until the next one by the server's
+ * clock, -1: none is scheduled. */
 typedef void (*store_due_cb)(void *arg, const struct pg_error *error, int moved, int64_t next_ms);
 void store_due(struct pgconn *c, store_due_cb cb, void *arg);
 

@@ -3,8 +3,8 @@
 
 #include "base/mem.h"
 
-struct store_call *store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_error *),
-                                  void *arg)
+struct store_call *
+store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_error *), void *arg)
 {
     struct store_call *call = ob_xcalloc(1, sizeof *call);
     call->parse = parse;

@@ -7,7 +7,8 @@
 
 /* Which callback the answer goes to. Freed once that has returned. */
 struct store_call {
-    /* Exactly one of res and error is set. res is cleared afterwards unless the function sets keep. */
+    /* Exactly one of res and error is set. res is cleared afterwards unless the function sets keep.
+     */
     void (*parse)(struct store_call *call, PGresult *res, const struct pg_error *error);
     void *arg;
     bool keep;
@@ -29,11 +30,12 @@ struct store_call {
     size_t count;
 };
 
-struct store_call *store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_error *),
-                                  void *arg);
+struct store_call *
+store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_error *), void *arg);
 /* Sends one statement as a batch of its own. Takes the call, deinits the parameters. */
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call);
-/* False if the statement failed or answered no row, which none of ours does; *error then says so. */
+/* False if the statement failed or answered no row, which none of ours does; *error then says so.
+ */
 bool store_has_row(PGresult *res, const struct pg_error **error);
 
 #endif

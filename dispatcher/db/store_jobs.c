@@ -1,4 +1,5 @@
-/* store_jobs.c - the daemon's statements about jobs: claim, settle, adopt, payload, due. See store.h. */
+/* store_jobs.c - the daemon's statements about jobs: claim, settle, adopt, payload, due. See
+ * store.h. */
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -35,8 +36,9 @@ static void parse_adopt(struct store_call *call, PGresult *res, const struct pg_
     ob_free(tokens);
 }
 
-void store_adopt(struct pgconn *c, int64_t owner, int64_t previous, const struct store_token *tokens, size_t n,
-                 int64_t first_claim, store_adopt_cb cb, void *arg)
+void store_adopt(struct pgconn *c, int64_t owner, int64_t previous,
+                 const struct store_token *tokens, size_t n, int64_t first_claim, store_adopt_cb cb,
+                 void *arg)
 {
     struct params p;
     params_init(&p);
@@ -52,7 +54,9 @@ void store_adopt(struct pgconn *c, int64_t owner, int64_t previous, const struct
 static void parse_claim(struct store_call *call, PGresult *res, const struct pg_error *error)
 {
     static const struct pg_error unreadable = {
-        .err = OB_EDB, .sqlstate = "XX000", .message = "outbox.claim() answered rows that this program cannot read"};
+        .err = OB_EDB,
+        .sqlstate = "XX000",
+        .message = "outbox.claim() answered rows that this program cannot read"};
     struct batch *batch = res != NULL ? batch_parse_take(res) : NULL;
     call->keep = true;
     if (error == NULL && batch == NULL)
@@ -60,8 +64,8 @@ static void parse_claim(struct store_call *call, PGresult *res, const struct pg_
     call->cb.claim(call->arg, error, batch);
 }
 
-void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim, const struct store_want *wants, size_t n,
-                 store_claim_cb cb, void *arg)
+void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim,
+                 const struct store_want *wants, size_t n, store_claim_cb cb, void *arg)
 {
     const char **tasks = ob_xcalloc(n, sizeof *tasks);
     int *slots = ob_xcalloc(n, sizeof *slots);
@@ -78,9 +82,10 @@ void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim, const str
     struct store_call *call = store_call_new(parse_claim, arg);
     call->cb.claim = cb;
     store_send(c, &p,
-         "SELECT id, claim, task, priority, attempt, max_attempts, lost, encoding, payload, payload_size, headers,"
-         " key, created_at, expired FROM outbox.claim($1, $2, $3, $4)",
-         call);
+               "SELECT id, claim, task, priority, attempt, max_attempts, lost, encoding, payload, "
+               "payload_size, headers,"
+               " key, created_at, expired FROM outbox.claim($1, $2, $3, $4)",
+               call);
     ob_free(tasks);
     ob_free(slots);
 }
@@ -115,12 +120,13 @@ void store_due(struct pgconn *c, store_due_cb cb, void *arg)
     params_init(&p);
     struct store_call *call = store_call_new(parse_due, arg);
     call->cb.due = cb;
-    store_send(c, &p,
-               /* greatest() passes over NULL: nothing scheduled must not read as due now. */
-               "SELECT moved, CASE WHEN next_due IS NULL THEN -1 ELSE"
-               " greatest(0, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000)) END::bigint"
-               " FROM outbox.due()",
-               call);
+    store_send(
+        c, &p,
+        /* greatest() passes over NULL: nothing scheduled must not read as due now. */
+        "SELECT moved, CASE WHEN next_due IS NULL THEN -1 ELSE"
+        " greatest(0, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000)) END::bigint"
+        " FROM outbox.due()",
+        call);
 }
 
 static void put_base64(struct buf *b, const char *bytes, size_t len)
@@ -144,7 +150,8 @@ static void put_outcome(struct buf *b, const struct store_result *r)
     const struct outcome *o = r->outcome;
     char started[CLOCK_RFC3339_SIZE];
     clock_rfc3339((int64_t)o->started_us, 6, started);
-    buf_printf(b, "{\"outcome\":\"%s\",\"delay_ms\":%" PRIu64 ",\"reason\":", outcome_name(o->kind), r->delay_ms);
+    buf_printf(b, "{\"outcome\":\"%s\",\"delay_ms\":%" PRIu64 ",\"reason\":", outcome_name(o->kind),
+               r->delay_ms);
     buf_json_string(b, o->reason, strlen(o->reason));
     if (o->uncounted)
         buf_puts(b, ",\"uncounted\":true");

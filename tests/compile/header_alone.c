@@ -1,5 +1,4 @@
-/* outbox.h stands alone as the first thing included, and may be included twice. Also built as C++.
- */
+/* outbox.h stands alone, included first, and may be included twice. Also built as C++. */
 #include <outbox/outbox.h>
 
 #include "all_functions.h"

@@ -1,5 +1,4 @@
-/* The version as numbers, as one number, as a string, and as the build system reads it (argv[1]).
- */
+/* The version as numbers, as one number, as a string, and as CMake reads it (argv[1]). */
 #include <outbox/outbox.h>
 
 #if OUTBOX_VERSION_NUM !=                                                                          \

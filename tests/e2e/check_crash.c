@@ -1,7 +1,7 @@
 /* Promises 2, 3, 5: whatever dies at whatever moment, every committed job still runs.
  *
- * The oracle after each fault: every job ran at least once, nothing is live, owned or dead, and no job was
- * run by two at once. */
+ * The oracle after each fault: every job ran at least once, nothing is live, owned or dead, and no
+ * job was run by two at once. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <signal.h>
@@ -22,12 +22,14 @@ static struct daemon d;
 
 /* The named places in the daemon where it may die. When you add an OB_CRASH_POINT, add it here. */
 static const char *const crash_points[] = {
-    "before_claim", "after_claim_sent", "after_claim_before_start", "before_start", "after_start",
-    "after_run_before_settle", "before_settle", "after_settle_sent", "after_settle",
+    "before_claim",  "after_claim_sent",  "after_claim_before_start",
+    "before_start",  "after_start",       "after_run_before_settle",
+    "before_settle", "after_settle_sent", "after_settle",
 };
 enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0] };
 
-/* Dies at the point (first and a later time), is started again with nothing changed, and finishes. */
+/* Dies at the point (first and a later time), is started again with nothing changed, and finishes.
+ */
 static void die_and_restart(const char *point, int nth)
 {
     char crash[80];
@@ -69,7 +71,7 @@ static pid_t spawner_of(pid_t parent)
     return (pid_t)child;
 }
 
-/* Processes whose command line has the text. */
+/* Processes whose command line begins with the text. */
 static size_t processes_with(const char *text)
 {
     DIR *proc = opendir("/proc");
@@ -86,18 +88,19 @@ static size_t processes_with(const char *text)
         (void)fclose(f);
         for (size_t i = 0; i < len; i++)
             line[i] = line[i] == '\0' ? ' ' : line[i];
-        n += strstr(line, text) != NULL && atol(e->d_name) != (long)getpid();
+        n += strncmp(line, text, strlen(text)) == 0;
     }
     (void)closedir(proc);
     return n;
 }
 
-/* Jobs under way die with a killed daemon, also those that left its session, and run again at once when
- * it starts again: seconds, not the lease (promise 5). */
+/* Jobs under way die with a killed daemon, also those that left its session, and run again at once
+ * when it starts again: seconds, not the lease (promise 5). */
 START_TEST(killed_daemon_leaves_no_process_and_restarts_at_once)
 {
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] && exit 0; setsid sleep 600.25 & sleep 600.25", flag_path("second"));
+    (void)snprintf(handler, sizeof handler,
+                   "[ -e %s ] && exit 0; setsid sleep 600.25 & sleep 600.25", flag_path("second"));
     START("--lease", "1h", "--shell", recording("mail", handler));
     enqueue_jobs("mail", 3);
     ck_assert(wait_until(runs_count() == 3, E2E_WAIT_MS));
@@ -132,11 +135,14 @@ END_TEST
 START_TEST(killed_child_is_retried)
 {
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { touch %s; kill -9 $$; }", flag_path("second"), flag_path("second"));
+    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { touch %s; kill -9 $$; }",
+                   flag_path("second"), flag_path("second"));
     START("--shell", recording("mail", handler));
     long id = enqueue_one("mail", "{}");
-    ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.attempts WHERE signal = 9 AND outcome = 'retry'") == 1,
-                         E2E_WAIT_MS));
+    ck_assert(wait_until(
+        testdb_long(
+            "SELECT count(*) FROM outbox.attempts WHERE signal = 9 AND outcome = 'retry'") == 1,
+        E2E_WAIT_MS));
     ck_assert_str_eq(testdb_value("SELECT reason FROM outbox.attempts"), "signal 9");
     testdb_exec("SELECT outbox.retry(id) FROM outbox.jobs");
     expect_all_ran(id, id);
@@ -151,7 +157,8 @@ START_TEST(ended_backends_cost_nothing)
     START("--shell", recording("mail", wait_for_flag("go")));
     enqueue_jobs("mail", 5);
     ck_assert(wait_until(runs_count() == 5, E2E_WAIT_MS));
-    testdb_exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'outbox %'");
+    testdb_exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name "
+                "LIKE 'outbox %'");
     ck_assert(wait_until(daemon_log_count(&d, "event=ready") == 2, E2E_WAIT_MS));
     flag_raise("go");
     expect_all_ran(1, 5);
@@ -177,7 +184,8 @@ START_TEST(server_crash_in_the_middle_loses_nothing)
 }
 END_TEST
 
-/* Many restarts of the server under load: each committed job at least once, and once unless lost. */
+/* Many restarts of the server under load: each committed job at least once, and once unless lost.
+ */
 START_TEST(server_restarts_under_load_lose_nothing)
 {
     START("--concurrency", "8", "--shell", recording("mail", ""));

@@ -59,7 +59,8 @@ START_TEST(committed_job_runs_once)
 }
 END_TEST
 
-/* Rolled back as a whole, to a savepoint, aborted by an error, or by a lost connection: never runs. */
+/* Rolled back as a whole, to a savepoint, aborted by an error, or by a lost connection: never runs.
+ */
 START_TEST(rolled_back_jobs_never_run)
 {
     START("--shell", recording("mail", ""));
@@ -95,7 +96,8 @@ START_TEST(rolled_back_jobs_never_run)
 }
 END_TEST
 
-/* A transaction that commits late, with an id lower than ids already done, loses nothing (promise 4). */
+/* A transaction that commits late, with an id lower than ids already done, loses nothing (promise
+ * 4). */
 START_TEST(late_commit_with_a_lower_id_runs)
 {
     START("--shell", recording("mail", ""));
@@ -114,7 +116,8 @@ START_TEST(late_commit_with_a_lower_id_runs)
 }
 END_TEST
 
-/* Nobody handles it: it stays, and is shown as such; a handler that comes later runs it (promise 10). */
+/* Nobody handles it: it stays, and is shown as such; a handler that comes later runs it (promise
+ * 10). */
 START_TEST(task_without_a_handler_is_left_alone_and_shown)
 {
     START("--shell", recording("mail", ""));
@@ -170,7 +173,8 @@ END_TEST
 
 START_TEST(expired_job_is_put_aside_unrun)
 {
-    testdb_exec("SELECT outbox.enqueue('mail', expires_at => clock_timestamp() + '20 ms'), pg_sleep(0.05)");
+    testdb_exec(
+        "SELECT outbox.enqueue('mail', expires_at => clock_timestamp() + '20 ms'), pg_sleep(0.05)");
     START("--shell", recording("mail", ""));
     wait_until_all_done();
     daemon_stop(&d);
@@ -186,7 +190,8 @@ START_TEST(large_payload_arrives_whole)
     char handler[512];
     (void)snprintf(handler, sizeof handler, "sha256sum | cut -d' ' -f1 > %s", flag_path("sum"));
     START("--shell", recording("big", handler));
-    testdb_exec("SELECT id FROM outbox.enqueue_bytes('big', convert_to(to_json(repeat('x', 1000000))::text, 'UTF8'), 'json')");
+    testdb_exec("SELECT id FROM outbox.enqueue_bytes('big', convert_to(to_json(repeat('x', "
+                "1000000))::text, 'UTF8'), 'json')");
     wait_until_all_done();
     daemon_stop(&d);
     FILE *f = fopen(flag_path("sum"), "r");
@@ -194,7 +199,8 @@ START_TEST(large_payload_arrives_whole)
     ck_assert_ptr_nonnull(f);
     ck_assert_int_eq(fscanf(f, "%79s", sum), 1);
     (void)fclose(f);
-    ck_assert_str_eq(sum, testdb_value("SELECT encode(sha256(convert_to(to_json(repeat('x', 1000000))::text, 'UTF8')), 'hex')"));
+    ck_assert_str_eq(sum, testdb_value("SELECT encode(sha256(convert_to(to_json(repeat('x', "
+                                       "1000000))::text, 'UTF8')), 'hex')"));
 }
 END_TEST
 
@@ -205,7 +211,8 @@ START_TEST(malformed_msgpack_ends_dead_with_the_reason)
     wait_until_all_done();
     daemon_stop(&d);
     ck_assert_uint_eq(runs_count(), 0);
-    ck_assert_ptr_nonnull(strstr(testdb_value("SELECT reason FROM outbox.dead"), "payload is not valid msgpack"));
+    ck_assert_ptr_nonnull(
+        strstr(testdb_value("SELECT reason FROM outbox.dead"), "payload is not valid msgpack"));
 }
 END_TEST
 
@@ -238,8 +245,10 @@ START_TEST(a_row_decides_nothing_but_its_task)
     const char *const args[] = {"--shell", recording("mail", handler), NULL};
     const char *const env[] = {"PGPASSWORD=secret", "OUTBOX_SECRET=secret", NULL};
     daemon_start_ready(&d, args, env);
-    testdb_exec("SELECT outbox.enqueue('mail', '{\"LD_PRELOAD\": \"/tmp/evil.so\", \"x\": \"$(touch /tmp/evil)\"}',"
-                " headers => '{\"LD_PRELOAD\": \"/tmp/evil.so\", \"PATH\": \"/tmp\", \"shell\": \"touch /tmp/evil\"}')");
+    testdb_exec("SELECT outbox.enqueue('mail', '{\"LD_PRELOAD\": \"/tmp/evil.so\", \"x\": "
+                "\"$(touch /tmp/evil)\"}',"
+                " headers => '{\"LD_PRELOAD\": \"/tmp/evil.so\", \"PATH\": \"/tmp\", \"shell\": "
+                "\"touch /tmp/evil\"}')");
     wait_until_all_done();
     daemon_stop(&d);
     ck_assert_uint_eq(runs_count(), 1);
@@ -261,10 +270,12 @@ START_TEST(sql_trigger_and_batch_enqueue_too)
 {
     START("--shell", recording("placed", ""));
     testdb_exec("CREATE TABLE orders (id bigint PRIMARY KEY);"
-                "CREATE TRIGGER t AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION outbox.enqueue_row('placed');"
+                "CREATE TRIGGER t AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION "
+                "outbox.enqueue_row('placed');"
                 "INSERT INTO orders SELECT generate_series(1, 5);"
                 "SELECT outbox.enqueue('placed');"
-                "SELECT * FROM outbox.enqueue_many('[{\"task\": \"placed\"}, {\"task\": \"placed\", \"payload\": [1]}]')");
+                "SELECT * FROM outbox.enqueue_many('[{\"task\": \"placed\"}, {\"task\": "
+                "\"placed\", \"payload\": [1]}]')");
     wait_until_all_done();
     daemon_stop(&d);
     ck_assert_uint_eq(runs_count(), 8);

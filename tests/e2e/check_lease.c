@@ -1,7 +1,7 @@
 /* Promises 3 and 5: leases, names and tokens among several dispatchers.
  *
- * "Another host" is another lock folder and another name: without the same lock file nothing tells a
- * dispatcher that the other one is gone but its silent heartbeat. */
+ * "Another host" is another lock folder and another name: without the same lock file nothing tells
+ * a dispatcher that the other one is gone but its silent heartbeat. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -24,11 +24,13 @@ static void start_as(struct daemon *d, const char *name, const char *host, const
 {
     const char *dir = flag_path(host);
     (void)mkdir(dir, 0700);
-    const char *const args[] = {"--name", name, "--lock-dir", dir, "--lease", SHORT_LEASE, "--shell", handler, NULL};
+    const char *const args[] = {"--name",    name,      "--lock-dir", dir, "--lease",
+                                SHORT_LEASE, "--shell", handler,      NULL};
     daemon_start(d, args, NULL);
 }
 
-static void start_ready_as(struct daemon *d, const char *name, const char *host, const char *handler)
+static void start_ready_as(struct daemon *d, const char *name, const char *host,
+                           const char *handler)
 {
     start_as(d, name, host, handler);
     daemon_expect_log(d, "event=ready", E2E_WAIT_MS);
@@ -53,12 +55,13 @@ START_TEST(jobs_of_a_dead_dispatcher_are_taken_over_elsewhere)
 }
 END_TEST
 
-/* Frozen beyond its lease, with a job under way: its child is killed by the spawner before the lease ends,
- * the job runs elsewhere once, and when it thaws its late result is refused. */
+/* Frozen beyond its lease, with a job under way: its child is killed by the spawner before the
+ * lease ends, the job runs elsewhere once, and when it thaws its late result is refused. */
 START_TEST(frozen_dispatcher_loses_its_claims_and_its_children)
 {
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { sleep 600; touch %s; }", flag_path("second"), flag_path("late"));
+    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { sleep 600; touch %s; }",
+                   flag_path("second"), flag_path("late"));
     start_ready_as(&a, "a", "host1", recording("mail", handler));
     long id = enqueue_one("mail", "{}");
     ck_assert(wait_until(runs_count() == 1, E2E_WAIT_MS));
@@ -68,7 +71,9 @@ START_TEST(frozen_dispatcher_loses_its_claims_and_its_children)
     wait_until_all_done();
     ck_assert_uint_eq(runs_of(id), 2);
     daemon_kill(&a, SIGCONT);
-    ck_assert(wait_until(daemon_logged(&a, "event=lost_claim") || daemon_logged(&a, "event=spawner_died"), E2E_WAIT_MS));
+    ck_assert(
+        wait_until(daemon_logged(&a, "event=lost_claim") || daemon_logged(&a, "event=spawner_died"),
+                   E2E_WAIT_MS));
     ck_assert(wait_until(daemon_log_count(&a, "event=ready") == 2, E2E_WAIT_MS));
     ck_assert(!flag_is_up("late"));
     long next = enqueue_one("mail", "{}");
@@ -129,7 +134,8 @@ START_TEST(stale_result_is_refused)
     ck_assert(wait_until(runs_of(id) == 1, E2E_WAIT_MS));
     /* As a take-over does, by the very function, but with the daemon none the wiser. */
     testdb_exec("SELECT outbox.take_over(id, NULL) FROM outbox.dispatchers");
-    testdb_exec("SELECT outbox.register(42, 'thief', 'h', '', '', 1, '{}', '', '{mail}', '1 hour')");
+    testdb_exec(
+        "SELECT outbox.register(42, 'thief', 'h', '', '', 1, '{}', '', '{mail}', '1 hour')");
     ck_assert_int_eq(testdb_long("SELECT id FROM outbox.claim(42, 1, '{mail}', '{1}')"), id);
     flag_raise("go");
     daemon_expect_log(&a, "event=lost_claim", E2E_WAIT_MS);
@@ -141,13 +147,14 @@ START_TEST(stale_result_is_refused)
 }
 END_TEST
 
-/* Two daemons on one database, 10,000 jobs: none lost, none run by two at once (a lock file a job would
- * be met by the second). */
+/* Two daemons on one database, 10,000 jobs: none lost, none run by two at once (a lock file a job
+ * would be met by the second). */
 START_TEST(two_daemons_share_ten_thousand_jobs)
 {
     char handler[900];
     (void)snprintf(handler, sizeof handler,
-                   "mkdir %s/$OUTBOX_JOB_ID || { echo $OUTBOX_JOB_ID >> %s/twice; exit 1; }; rmdir %s/$OUTBOX_JOB_ID",
+                   "mkdir %s/$OUTBOX_JOB_ID || { echo $OUTBOX_JOB_ID >> %s/twice; exit 1; }; rmdir "
+                   "%s/$OUTBOX_JOB_ID",
                    test_dir(), test_dir(), test_dir());
     enqueue_jobs("mail", 10000);
     start_ready_as(&a, "a", "host1", recording("mail", handler));

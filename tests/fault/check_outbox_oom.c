@@ -21,8 +21,7 @@ static void tear_down(void)
     testdb_drop();
 }
 
-/* More than the buffer's first size, so that it grows; more than 15 members, so that a header does.
- */
+/* More than the buffer's first size, and more than 15 members: buffer and header have to grow. */
 static void fill(struct outbox_payload *p)
 {
     static char text[9000];

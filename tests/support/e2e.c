@@ -36,7 +36,8 @@ const char *recording(const char *task, const char *then)
     static char specs[4][TEXT_MAX];
     static unsigned turn;
     char *spec = specs[turn++ % 4];
-    int n = snprintf(spec, TEXT_MAX, "%s=echo \"$OUTBOX_JOB_ID $OUTBOX_ATTEMPT\" >> %s; %s", task, ran_path(), then);
+    int n = snprintf(spec, TEXT_MAX, "%s=echo \"$OUTBOX_JOB_ID $OUTBOX_ATTEMPT\" >> %s; %s", task,
+                     ran_path(), then);
     ck_assert_int_lt(n, TEXT_MAX);
     return spec;
 }
@@ -113,8 +114,9 @@ void enqueue_jobs(const char *task, long n)
 {
     char sql[256];
     (void)snprintf(sql, sizeof sql,
-                   "SELECT count(outbox.enqueue('%s', jsonb_build_object('n', g))) FROM generate_series(1, %ld) g", task,
-                   n);
+                   "SELECT count(outbox.enqueue('%s', jsonb_build_object('n', g))) FROM "
+                   "generate_series(1, %ld) g",
+                   task, n);
     ck_assert_int_eq(testdb_long(sql), n);
 }
 
@@ -129,9 +131,11 @@ void wait_until_all_done(void)
 {
     bool ok = wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 0, E2E_WAIT_MS);
     if (!ok)
-        ck_abort_msg("jobs left: %s",
-                     testdb_value("SELECT string_agg(format('%s %s %s attempts %s owner %s', id, task, state, attempts, owner), "
-                                  "E'\\n') FROM (SELECT * FROM outbox.jobs ORDER BY id LIMIT 20) j"));
+        ck_abort_msg(
+            "jobs left: %s",
+            testdb_value("SELECT string_agg(format('%s %s %s attempts %s owner %s', id, task, "
+                         "state, attempts, owner), "
+                         "E'\\n') FROM (SELECT * FROM outbox.jobs ORDER BY id LIMIT 20) j"));
 }
 
 void expect_all_ran(long first, long last)

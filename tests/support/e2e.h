@@ -1,5 +1,5 @@
-/* e2e.h - what the end-to-end tests share: handlers that record their runs, and the oracle that counts
- * them. A run is a line "ID ATTEMPT" that the handler appends to the file `ran`. */
+/* e2e.h - what the end-to-end tests share: handlers that record their runs, and the oracle that
+ * counts them. A run is a line "ID ATTEMPT" that the handler appends to the file `ran`. */
 #ifndef OB_TEST_E2E_H
 #define OB_TEST_E2E_H
 
@@ -11,9 +11,9 @@ enum { E2E_WAIT_MS = 60000 };
 /* "TASK=COMMAND" for --shell: records the run, then does `then` (shell text; "" for nothing). */
 const char *recording(const char *task, const char *then);
 const char *ran_path(void);
-size_t runs_count(void);          /* lines so far */
-size_t runs_of(long id);          /* of this job */
-size_t runs_distinct(void);       /* jobs that ran at least once */
+size_t runs_count(void);    /* lines so far */
+size_t runs_of(long id);    /* of this job */
+size_t runs_distinct(void); /* jobs that ran at least once */
 /* A path in the test's folder; handlers wait for such a file or make it. */
 const char *flag_path(const char *name);
 void flag_raise(const char *name);

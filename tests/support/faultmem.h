@@ -10,8 +10,7 @@
 
 #include <stdbool.h>
 
-/* The n-th allocation from now on (from 0) fails; repeat: and all after it. Starts counting anew.
- */
+/* The n-th allocation from now on (from 0) fails; repeat: and all after it. Counts anew. */
 void faultmem_arm(unsigned n, bool repeat);
 /* Everything succeeds again. Returns how many allocations failed. */
 unsigned faultmem_disarm(void);

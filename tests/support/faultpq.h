@@ -10,8 +10,7 @@
 
 #include <libpq-fe.h>
 
-/* What a failing call gives back. PQsendQueryParams, PQconsumeInput: 0, PQflush: -1, in all modes.
- */
+/* What a failing call gives back. PQsendQueryParams and PQconsumeInput: 0; PQflush: -1. */
 enum faultpq_mode {
     FAULTPQ_NULL,        /* a NULL result, nothing was sent */
     FAULTPQ_NULL_AFTER,  /* the call was made, and its result lost */

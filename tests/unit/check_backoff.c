@@ -2,7 +2,6 @@
  */
 #include "ck_main.h"
 
-#include "base/reconnect.h"
 #include "core/backoff.h"
 
 static const struct backoff_config defaults = {
