@@ -797,8 +797,8 @@ OUTBOX_API bool outbox_priv_msgpack_header(const unsigned char *s, size_t left, 
         *ret_bytes = tag & 0x1fu;
         return true;
     }
-    if (tag == 0xc1) {
-        return false; /* never used */
+    if (tag < 0xc4) {
+        return false; /* 0xc1: never used */
     }
     len = number_len[tag - 0xc4];
     if (left - 1 < len)
@@ -1356,7 +1356,7 @@ OUTBOX_API int outbox_query_init_many(struct outbox_query *q, const struct outbo
     rc = outbox_priv_measure(&text, jobs, n, &array_len, reterr);
     if (rc != OUTBOX_OK)
         return rc;
-    q->heap = malloc(array_len + text.len);
+    q->heap = malloc(array_len + text.len + 1);
     if (q->heap == NULL)
         return outbox_priv_fail(reterr, OUTBOX_ENOMEM, NULL, "out of memory");
     array = (char *)q->heap;

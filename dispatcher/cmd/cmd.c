@@ -111,7 +111,7 @@ static int unknown_command(const char *word)
     }
     const char *names[32];
     size_t count = 0;
-    while (cmd_commands[count] != NULL && count < sizeof names / sizeof names[0] - 1) {
+    while (count < sizeof names / sizeof names[0] - 1 && cmd_commands[count] != NULL) {
         names[count] = cmd_commands[count]->name;
         count++;
     }

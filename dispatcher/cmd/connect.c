@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/version.h"
 #include "db/admin.h"
 
@@ -152,6 +153,7 @@ int cmd_connect(const struct cmd_args *args, struct admin **ret_admin)
         int code = cmd_load_config_file(args, &config);
         if (code != 0)
             return code;
+        ob_assert(config != NULL);
         conninfo = config->database;
     }
     struct admin_error error;
