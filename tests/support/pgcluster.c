@@ -78,7 +78,8 @@ static void exec_as_owner(const char *const *argv)
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)close_range(3, ~0U, 0);
-    (void)chdir(cluster.dir);
+    if (chdir(cluster.dir) != 0)
+        _exit(126);
     /* The server's environment is ours, so no time zone or locale of the machine decides a test. */
     (void)setenv("LC_ALL", "C", 1);
     (void)setenv("TZ", "UTC", 1);
