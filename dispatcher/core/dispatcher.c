@@ -243,7 +243,7 @@ static void reload(struct dispatcher *d)
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
-        turn_look(d);
+        turn_reloaded(d);
     }
     config_unref(config);
     buf_deinit(&errors);

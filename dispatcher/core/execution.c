@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rand.h"
-#include "core/backoff.h"
+#include "base/backoff.h"
 
 /* JSON is at most some times as long as msgpack (a byte may become "\u00XX"), and payloads are at
  * most 16 MiB. */

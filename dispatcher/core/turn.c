@@ -46,11 +46,11 @@ static void on_due_timer(uv_timer_t *timer)
     struct dispatcher *d = timer->data;
     d->due_at_ms = UINT64_MAX;
     d->due_wanted = true;
-    turn_kick(d);
+    turn_look(d);
 }
 
-/* A job falls due in ms: the timer keeps the earliest. The poll looks too, so the far future is
- * left to it. */
+/* A job falls due, or a pause ends, in ms: the timer keeps the earliest. The poll looks too, so the
+ * far future is left to it. */
 static void due_in(struct dispatcher *d, uint64_t ms)
 {
     uint64_t at = clock_mono_ms() + ms;
@@ -61,12 +61,22 @@ static void due_in(struct dispatcher *d, uint64_t ms)
     (void)uv_timer_start(&d->due_timer, on_due_timer, ms, 0);
 }
 
+/* A task that is paused is looked at again when its pause ends. */
+static void await_pauses(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t end = lanes_pause_end(&d->lanes, now);
+    if (end != UINT64_MAX)
+        due_in(d, end - now);
+}
+
 static void answer(struct dispatcher *d)
 {
     ob_assert(d->turn_pending > 0);
     if (--d->turn_pending > 0)
         return;
     session_progress(d->session);
+    await_pauses(d);
     bool may_claim = d->phase == PHASE_RUNNING && !d->is_quiet;
     if (!list_is_empty(&d->results) || (may_claim && (d->look_wanted || d->due_wanted)) ||
         (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
@@ -307,11 +317,27 @@ void turn_init(struct dispatcher *d)
     d->due_at_ms = UINT64_MAX;
 }
 
+/* Polls within each third of the lease at the latest: the server ends a session that is idle for a
+ * lease. */
+static void start_poll_timer(struct dispatcher *d)
+{
+    const struct config *c = d->lanes.config;
+    uint64_t interval =
+        c->poll_interval_ms < c->lease_ms / 3 ? c->poll_interval_ms : c->lease_ms / 3;
+    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+}
+
 void turn_ready(struct dispatcher *d)
 {
-    uint64_t interval = d->lanes.config->poll_interval_ms;
-    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+    start_poll_timer(d);
     d->due_wanted = true;
+    turn_look(d);
+}
+
+void turn_reloaded(struct dispatcher *d)
+{
+    if (uv_is_active((uv_handle_t *)&d->poll_timer))
+        start_poll_timer(d);
     turn_look(d);
 }
 
