@@ -174,7 +174,7 @@ START_TEST(trigger_example_enqueues_for_each_row)
     ck_assert_str_eq(testdb_value("SELECT format('%s %s', task, state) FROM outbox.jobs"),
                      "send-welcome-email scheduled");
     daemon_stop(&d);
-    expect_kept("{\"id\":2,\"email\":\"bob@example.org\"} confirm-address\n");
+    expect_kept("{\"id\": 2, \"email\": \"bob@example.org\"} confirm-address\n");
 }
 END_TEST
 
@@ -231,7 +231,8 @@ END_TEST
 /* Run twice with one idempotency key, it works once. */
 START_TEST(email_handler_bears_a_second_run)
 {
-    const char *spool = flag_path("spool");
+    char spool[256];
+    (void)snprintf(spool, sizeof spool, "%s", flag_path("spool")); /* flag_path's do not last */
     const char *payload = test_file("payload", "{\"user\": 7}", 0644);
     (void)setenv("OUTBOX_IDEMPOTENCY_KEY", "7-abc", 1);
     (void)setenv("OUTBOX_JOB_ID", "7", 1);
