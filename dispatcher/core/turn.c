@@ -228,25 +228,38 @@ static void send_due(struct dispatcher *d)
 /* Counts what came for each want; false if the server answered something that was not asked for. */
 static bool count_claimed(struct dispatcher *d, const struct batch *batch)
 {
-    for (size_t i = 0; i < d->wants_count; i++) {
-        int got = 0;
-        for (size_t k = 0; k < batch->count; k++)
-            got += strcmp(batch->jobs[k].job.task, d->wants[i].task) == 0;
-        if (got > d->wants[i].slots)
-            return false;
-        lane_claimed(lanes_find(&d->lanes, d->wants[i].task), d->wants[i].slots, got);
-    }
+    size_t expected = 0;
+    for (size_t i = 0; i < d->wants_count; i++)
+        lanes_find(&d->lanes, d->wants[i].task)->claimed = 0;
     for (size_t k = 0; k < batch->count; k++) {
-        if (lanes_find(&d->lanes, batch->jobs[k].job.task) == NULL)
+        struct lane *lane = lanes_find(&d->lanes, batch->jobs[k].job.task);
+        if (lane == NULL)
             return false;
+        lane->claimed++;
     }
-    return true;
+    for (size_t i = 0; i < d->wants_count; i++) {
+        struct lane *lane = lanes_find(&d->lanes, d->wants[i].task);
+        if (lane->claimed > d->wants[i].slots)
+            return false;
+        lane_claimed(lane, d->wants[i].slots, lane->claimed);
+        expected += (size_t)lane->claimed;
+    }
+    return expected == batch->count;
+}
+
+static void forget_wants(struct dispatcher *d)
+{
+    ob_free(d->wants);
+    d->wants = NULL;
+    config_unref(d->wants_config);
+    d->wants_config = NULL;
 }
 
 static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
 {
     struct dispatcher *d = arg;
     if (error != NULL) {
+        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
         refused(d, "claim", error);
         /* Nothing is known: lanes stay wet, and the next turn asks again. */
     } else if (!count_claimed(d, batch)) {
@@ -256,8 +269,7 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
         runner_begin(d, batch);
         batch_unref(batch);
     }
-    ob_free(d->wants);
-    d->wants = NULL;
+    forget_wants(d);
     answer(d);
 }
 
@@ -267,12 +279,12 @@ static void send_claim(struct dispatcher *d)
         return;
     d->wants = ob_xcalloc(d->lanes.count, sizeof *d->wants);
     d->wants_count = lanes_wants(&d->lanes, clock_mono_ms(), d->wants);
+    d->wants_config = config_ref(d->lanes.config);
     size_t slots = 0;
     for (size_t i = 0; i < d->wants_count; i++)
         slots += (size_t)d->wants[i].slots;
     if (slots == 0) {
-        ob_free(d->wants);
-        d->wants = NULL;
+        forget_wants(d);
         return;
     }
     d->turn_pending++;
