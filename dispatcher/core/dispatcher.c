@@ -19,6 +19,7 @@
 enum {
     TERM_GRACE_MS = 5000,   /* of stop_timeout, between TERM and KILL */
     RECORD_GRACE_MS = 5000, /* after KILL: reaping, and the last results */
+    GIVE_UP_AGAIN_MS = 100, /* then: for what is still to come back */
     STATS_EVERY_MS = 60000,
     CONNECTIONS_SPARE = 16
 };
@@ -169,12 +170,34 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
         runner_stop_all(d, STOP_SHUTDOWN);
     else if (phase == PHASE_KILLING)
         runner_stop_all(d, STOP_KILL);
+    runner_release_fetching(d);
     dispatcher_idle(d);
 }
 
 static bool is_anything_running(const struct dispatcher *d)
 {
     return d->lanes.process_running > 0 || d->executions_count > 0;
+}
+
+/* The database did not record the results in time. Closing waits until every process is reaped, and
+ * every answer under way is given, as of a lost connection: nothing may call back afterwards. */
+static void give_up(struct dispatcher *d)
+{
+    bool is_waiting = d->turn_pending > 0;
+    list_for_each (node, tmp, &d->executions) {
+        if (list_entry(node, struct execution, link)->state != EXECUTION_FINISHED)
+            is_waiting = true;
+    }
+    if (is_waiting) {
+        if (session_is_ready(d->session))
+            session_fail(d->session, "stopping: the database does not answer");
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_AGAIN_MS, 0);
+        return;
+    }
+    log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
+              LOG_STR("next", "they run again when the lease is over"));
+    drop_results(d);
+    close_everything(d);
 }
 
 /* Time is up for the phase: go on to the next, harsher one. */
@@ -188,20 +211,7 @@ static void on_stop_timer(uv_timer_t *timer)
         log_warn("stopping", LOG_STR("step", "KILL"), LOG_INT("running", d->executions_count));
         enter_phase(d, PHASE_KILLING);
     } else if (d->phase == PHASE_KILLING) {
-        log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
-                  LOG_STR("next", "they run again when the lease is over"));
-        /* Answers still under way are given now, as lost connections. */
-        if (session_is_ready(d->session))
-            session_fail(d->session, "stopping: the database does not answer");
-        list_for_each (node, tmp, &d->executions) {
-            if (list_entry(node, struct execution, link)->state == EXECUTION_RUNNING) {
-                (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS,
-                                     0); /* not reaped yet */
-                return;
-            }
-        }
-        drop_results(d);
-        close_everything(d);
+        give_up(d);
     }
 }
 
@@ -209,8 +219,6 @@ static void begin_stop(struct dispatcher *d, const char *why)
 {
     log_info("stopping", LOG_STR("why", why), LOG_INT("running", d->executions_count));
     enter_phase(d, PHASE_FINISHING);
-    if (d->phase != PHASE_CLOSING)
-        runner_release_fetching(d);
 }
 
 void dispatcher_idle(struct dispatcher *d)
