@@ -134,6 +134,10 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     } else if (e->delay_ms > 0) {
         due_in(d, e->delay_ms);
     }
+    /* A drain ends with a look that began after the last result: the job may have enqueued others,
+     * and producers may have NOTIFY switched off. */
+    if (d->options->drain)
+        d->look_wanted = true;
     runner_forget(d, e);
 }
 

@@ -164,6 +164,33 @@ long enqueue_one(const char *task, const char *payload)
     return testdb_long(sql);
 }
 
+void hold_claims(void)
+{
+    /* Under its own name, which its body uses. */
+    testdb_exec("CREATE TABLE public.hold (); CREATE SCHEMA held;"
+                "ALTER FUNCTION outbox.claim SET SCHEMA held;"
+                "CREATE FUNCTION outbox.claim(a bigint, b bigint, c text[], e integer[],"
+                " f integer DEFAULT 65536) RETURNS TABLE(id bigint, claim bigint, task text,"
+                " priority smallint, attempt integer, max_attempts integer, lost integer,"
+                " encoding text, payload bytea, payload_size integer, headers text, key text,"
+                " created_at timestamptz, expired boolean) LANGUAGE plpgsql AS $$ BEGIN "
+                "RETURN QUERY SELECT * FROM held.claim(a, b, c, e, f); "
+                "WHILE FOUND AND to_regclass('public.hold') IS NOT NULL LOOP"
+                " PERFORM pg_sleep(0.02); END LOOP; END $$");
+}
+
+void wait_for_held_claim(void)
+{
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM pg_stat_activity WHERE wait_event = "
+                                     "'PgSleep' AND datname = current_database()") > 0,
+                         E2E_WAIT_MS));
+}
+
+void let_claims_go(void)
+{
+    testdb_exec("DROP TABLE public.hold");
+}
+
 void wait_until_all_done(void)
 {
     bool ok = wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 0, E2E_WAIT_MS);

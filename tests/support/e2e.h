@@ -31,6 +31,11 @@ const char *flag_text(const char *name);
 /* Enqueues n jobs of the task in one transaction; payload {"n": 1...n}. */
 void enqueue_jobs(const char *task, long n);
 long enqueue_one(const char *task, const char *payload); /* its id */
+/* From now on claims succeed but are not answered, until they are let go: what happens meanwhile
+ * happens while a claim is under way. */
+void hold_claims(void);
+void wait_for_held_claim(void);
+void let_claims_go(void);
 /* Waits until no job is live (state other than dead), or fails and shows what is left. */
 void wait_until_all_done(void);
 /* The oracle: each job from first to last ran at least once, nothing is live, owned or dead. */
