@@ -1536,6 +1536,7 @@ OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret
                               struct outbox_error *reterr)
 {
     struct outbox_query q;
+    int64_t id = 0; /* so that optimising compilers see it set, in the caller too */
     int rc;
 
     if (job == NULL)
@@ -1544,7 +1545,13 @@ OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret
     if (rc == OUTBOX_OK) {
         rc = outbox_query_init(&q, job, reterr);
     }
-    return rc == OUTBOX_OK ? outbox_priv_run(conn, &q, job, 1, ret_id, reterr) : rc;
+    if (rc == OUTBOX_OK) {
+        rc = outbox_priv_run(conn, &q, job, 1, &id, reterr);
+    }
+    if (rc == OUTBOX_OK && ret_id != NULL) {
+        *ret_id = id;
+    }
+    return rc;
 }
 
 OUTBOX_API int outbox_enqueue_many(PGconn *conn, struct outbox_job *jobs, size_t n,

@@ -19,6 +19,7 @@
 enum {
     TERM_GRACE_MS = 5000,   /* of stop_timeout, between TERM and KILL */
     RECORD_GRACE_MS = 5000, /* after KILL: reaping, and the last results */
+    GIVE_UP_MS = 10,        /* until a connection that was failed has answered everything */
     STATS_EVERY_MS = 60000,
     CONNECTIONS_SPARE = 16
 };
@@ -107,12 +108,19 @@ static void on_executor_closed(struct executor *ex)
     close_spawn(d);
 }
 
+/* Some jobs are left to the lease. A harsher reason to end stays the exit code. */
+static void note_rows_left(struct dispatcher *d)
+{
+    if (d->exit_code == OB_EXIT_OK)
+        d->exit_code = OB_EXIT_TRY_AGAIN;
+}
+
 static void on_session_closed(void *arg, bool left_rows)
 {
     struct dispatcher *d = arg;
     d->session = NULL;
-    if (left_rows)
-        d->exit_code = d->exit_code == OB_EXIT_OK ? OB_EXIT_TRY_AGAIN : d->exit_code;
+    if (left_rows || d->is_claim_unknown)
+        note_rows_left(d);
     bool has_executor = false;
     for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
         struct executor *ex = d->executors[i];
@@ -132,7 +140,7 @@ static void drop_results(struct dispatcher *d)
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = list_entry(node, struct execution, link);
         ob_assert(e->state == EXECUTION_FINISHED);
-        d->exit_code = OB_EXIT_TRY_AGAIN;
+        note_rows_left(d);
         runner_forget(d, e);
     }
 }
@@ -165,16 +173,54 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
     else if (phase == PHASE_TERMINATING)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
+    runner_release_fetching(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
     else if (phase == PHASE_KILLING)
         runner_stop_all(d, STOP_KILL);
+    runner_release_fetching(d);
     dispatcher_idle(d);
 }
 
 static bool is_anything_running(const struct dispatcher *d)
 {
     return d->lanes.process_running > 0 || d->executions_count > 0;
+}
+
+static bool all_finished(const struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        if (list_entry(node, struct execution, link)->state != EXECUTION_FINISHED)
+            return false;
+    }
+    return true;
+}
+
+/* What was killed is reaped or not, what is to be recorded was recorded or not: time is up. */
+static void give_up(struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        if (list_entry(node, struct execution, link)->state == EXECUTION_RUNNING) {
+            log_error("not_reaped", LOG_INT("running", d->executions_count),
+                      LOG_STR("next", "waiting for what was killed to end"));
+            (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS, 0);
+            return;
+        }
+    }
+    if (session_is_ready(d->session)) {
+        /* What is under way is answered from the loop, as lost; then nothing is. */
+        session_fail(d->session, "stopping: the database does not answer");
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
+        return;
+    }
+    if (d->turn_pending > 0 || !all_finished(d)) { /* the answers are on their way from the loop */
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
+        return;
+    }
+    log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
+              LOG_STR("next", "they run again when the lease is over"));
+    drop_results(d);
+    close_everything(d);
 }
 
 /* Time is up for the phase: go on to the next, harsher one. */
@@ -188,20 +234,7 @@ static void on_stop_timer(uv_timer_t *timer)
         log_warn("stopping", LOG_STR("step", "KILL"), LOG_INT("running", d->executions_count));
         enter_phase(d, PHASE_KILLING);
     } else if (d->phase == PHASE_KILLING) {
-        log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
-                  LOG_STR("next", "they run again when the lease is over"));
-        /* Answers still under way are given now, as lost connections. */
-        if (session_is_ready(d->session))
-            session_fail(d->session, "stopping: the database does not answer");
-        list_for_each (node, tmp, &d->executions) {
-            if (list_entry(node, struct execution, link)->state == EXECUTION_RUNNING) {
-                (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS,
-                                     0); /* not reaped yet */
-                return;
-            }
-        }
-        drop_results(d);
-        close_everything(d);
+        give_up(d);
     }
 }
 
@@ -209,8 +242,6 @@ static void begin_stop(struct dispatcher *d, const char *why)
 {
     log_info("stopping", LOG_STR("why", why), LOG_INT("running", d->executions_count));
     enter_phase(d, PHASE_FINISHING);
-    if (d->phase != PHASE_CLOSING)
-        runner_release_fetching(d);
 }
 
 void dispatcher_idle(struct dispatcher *d)
@@ -243,7 +274,7 @@ static void reload(struct dispatcher *d)
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
-        turn_look(d);
+        turn_reloaded(d);
     }
     config_unref(config);
     buf_deinit(&errors);
@@ -281,6 +312,7 @@ static void on_signal(uv_signal_t *handle, int signum)
 static void on_ready(void *arg)
 {
     struct dispatcher *d = arg;
+    d->is_claim_unknown = false; /* given back while joining */
     if (d->phase == PHASE_RUNNING)
         runner_fetch_again(d);
     turn_ready(d);

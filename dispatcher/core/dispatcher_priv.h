@@ -46,6 +46,8 @@ struct dispatcher {
     uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
     struct store_want *wants; /* what the claim under way asked for */
     size_t wants_count;
+    struct config *wants_config; /* referenced: what it brings runs as configured when asked for */
+    bool is_claim_unknown; /* the connection was lost with a claim under way: it may own jobs */
 
     /* stopping */
     enum stop_phase phase;
@@ -66,16 +68,18 @@ struct dispatcher {
 
 /* turn.c */
 void turn_init(struct dispatcher *d);
-void turn_kick(struct dispatcher *d);  /* there is something to say or to ask */
-void turn_look(struct dispatcher *d);  /* ... and every lane may have jobs */
-void turn_ready(struct dispatcher *d); /* the session is ready: look, and look for due jobs */
+void turn_kick(struct dispatcher *d);     /* there is something to say or to ask */
+void turn_look(struct dispatcher *d);     /* ... and every lane may have jobs */
+void turn_ready(struct dispatcher *d);    /* the session is ready: look, and look for due jobs */
+void turn_reloaded(struct dispatcher *d); /* another configuration is in force */
 void turn_unready(
     struct dispatcher *d); /* the session is not: what was under way is answered already */
 void turn_stop_timers(struct dispatcher *d);
 
 /* runner.c */
-void runner_begin(struct dispatcher *d, struct batch *batch); /* starts what a claim brought */
-void runner_fetch_again(struct dispatcher *d);                /* payloads whose fetch was cut off */
+/* Starts what a claim brought; its tasks are d->wants_config's, its lanes are known. */
+void runner_begin(struct dispatcher *d, struct batch *batch);
+void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
 void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* The claims that are still ours, after a reconnect. */

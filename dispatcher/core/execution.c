@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rand.h"
-#include "core/backoff.h"
 
 /* JSON is at most some times as long as msgpack (a byte may become "\u00XX"), and payloads are at
  * most 16 MiB. */

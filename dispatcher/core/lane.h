@@ -18,6 +18,7 @@ struct lane {
     char *task;
     const struct task_config *config; /* in the lanes' configuration; NULL: no handler any more */
     unsigned running;                 /* executions that hold a slot */
+    int claimed;                      /* what the newest claim brought, while it is counted */
     bool is_dry;                      /* the last claim brought less than was asked for */
     uint64_t paused_until_ms;         /* misconfigured: not before (clock_mono_ms) */
     unsigned pauses;                  /* in a row */
@@ -54,5 +55,7 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
  * s). Returns the pause's length in ms if one began now, else 0. */
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
                             uint64_t now_ms);
+/* When the earliest pause that is not over ends (clock_mono_ms); UINT64_MAX: nothing is paused. */
+uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms);
 
 #endif

@@ -157,9 +157,10 @@ void runner_fetch_again(struct dispatcher *d)
 static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
-    ob_assert(lane != NULL); /* checked by the caller of runner_begin */
-    const struct task_config *task = config_find_task(d->lanes.config, c->job.task);
-    struct execution *e = execution_new(lane, d->lanes.config, task, batch, c);
+    const struct task_config *task = config_find_task(d->wants_config, c->job.task);
+    ob_assert(lane != NULL); /* both checked by the caller of runner_begin */
+    ob_assert(task != NULL);
+    struct execution *e = execution_new(lane, d->wants_config, task, batch, c);
     e->run.owner = d;
     e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);

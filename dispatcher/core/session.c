@@ -211,6 +211,8 @@ static void on_named(void *arg, const struct pg_error *error)
 static void on_up(struct pgconn *c, void *arg)
 {
     struct session *s = arg;
+    if (s->state == SESSION_CLOSING)
+        return; /* the row's removal is still awaited */
     if (s->state == SESSION_READY) {
         s->beat_due_ms = 0; /* the beat connection is back: renew at once */
         store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);

@@ -46,11 +46,11 @@ static void on_due_timer(uv_timer_t *timer)
     struct dispatcher *d = timer->data;
     d->due_at_ms = UINT64_MAX;
     d->due_wanted = true;
-    turn_kick(d);
+    turn_look(d);
 }
 
-/* A job falls due in ms: the timer keeps the earliest. The poll looks too, so the far future is
- * left to it. */
+/* A job falls due, or a pause ends, in ms: the timer keeps the earliest. The poll looks too, so the
+ * far future is left to it. */
 static void due_in(struct dispatcher *d, uint64_t ms)
 {
     uint64_t at = clock_mono_ms() + ms;
@@ -61,12 +61,22 @@ static void due_in(struct dispatcher *d, uint64_t ms)
     (void)uv_timer_start(&d->due_timer, on_due_timer, ms, 0);
 }
 
+/* A task that is paused is looked at again when its pause ends. */
+static void await_pauses(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t end = lanes_pause_end(&d->lanes, now);
+    if (end != UINT64_MAX)
+        due_in(d, end - now);
+}
+
 static void answer(struct dispatcher *d)
 {
     ob_assert(d->turn_pending > 0);
     if (--d->turn_pending > 0)
         return;
     session_progress(d->session);
+    await_pauses(d);
     bool may_claim = d->phase == PHASE_RUNNING && !d->is_quiet;
     if (!list_is_empty(&d->results) || (may_claim && (d->look_wanted || d->due_wanted)) ||
         (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
@@ -124,6 +134,10 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     } else if (e->delay_ms > 0) {
         due_in(d, e->delay_ms);
     }
+    /* A drain ends with a look that began after the last result: the job may have enqueued others,
+     * and producers may have NOTIFY switched off. */
+    if (d->options->drain)
+        d->look_wanted = true;
     runner_forget(d, e);
 }
 
@@ -218,25 +232,38 @@ static void send_due(struct dispatcher *d)
 /* Counts what came for each want; false if the server answered something that was not asked for. */
 static bool count_claimed(struct dispatcher *d, const struct batch *batch)
 {
-    for (size_t i = 0; i < d->wants_count; i++) {
-        int got = 0;
-        for (size_t k = 0; k < batch->count; k++)
-            got += strcmp(batch->jobs[k].job.task, d->wants[i].task) == 0;
-        if (got > d->wants[i].slots)
-            return false;
-        lane_claimed(lanes_find(&d->lanes, d->wants[i].task), d->wants[i].slots, got);
-    }
+    size_t expected = 0;
+    for (size_t i = 0; i < d->wants_count; i++)
+        lanes_find(&d->lanes, d->wants[i].task)->claimed = 0;
     for (size_t k = 0; k < batch->count; k++) {
-        if (lanes_find(&d->lanes, batch->jobs[k].job.task) == NULL)
+        struct lane *lane = lanes_find(&d->lanes, batch->jobs[k].job.task);
+        if (lane == NULL)
             return false;
+        lane->claimed++;
     }
-    return true;
+    for (size_t i = 0; i < d->wants_count; i++) {
+        struct lane *lane = lanes_find(&d->lanes, d->wants[i].task);
+        if (lane->claimed > d->wants[i].slots)
+            return false;
+        lane_claimed(lane, d->wants[i].slots, lane->claimed);
+        expected += (size_t)lane->claimed;
+    }
+    return expected == batch->count;
+}
+
+static void forget_wants(struct dispatcher *d)
+{
+    ob_free(d->wants);
+    d->wants = NULL;
+    config_unref(d->wants_config);
+    d->wants_config = NULL;
 }
 
 static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
 {
     struct dispatcher *d = arg;
     if (error != NULL) {
+        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
         refused(d, "claim", error);
         /* Nothing is known: lanes stay wet, and the next turn asks again. */
     } else if (!count_claimed(d, batch)) {
@@ -246,8 +273,7 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
         runner_begin(d, batch);
         batch_unref(batch);
     }
-    ob_free(d->wants);
-    d->wants = NULL;
+    forget_wants(d);
     answer(d);
 }
 
@@ -257,12 +283,12 @@ static void send_claim(struct dispatcher *d)
         return;
     d->wants = ob_xcalloc(d->lanes.count, sizeof *d->wants);
     d->wants_count = lanes_wants(&d->lanes, clock_mono_ms(), d->wants);
+    d->wants_config = config_ref(d->lanes.config);
     size_t slots = 0;
     for (size_t i = 0; i < d->wants_count; i++)
         slots += (size_t)d->wants[i].slots;
     if (slots == 0) {
-        ob_free(d->wants);
-        d->wants = NULL;
+        forget_wants(d);
         return;
     }
     d->turn_pending++;
@@ -307,11 +333,27 @@ void turn_init(struct dispatcher *d)
     d->due_at_ms = UINT64_MAX;
 }
 
+/* Polls within each third of the lease at the latest: the server ends a session that is idle for a
+ * lease. */
+static void start_poll_timer(struct dispatcher *d)
+{
+    const struct config *c = d->lanes.config;
+    uint64_t interval =
+        c->poll_interval_ms < c->lease_ms / 3 ? c->poll_interval_ms : c->lease_ms / 3;
+    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+}
+
 void turn_ready(struct dispatcher *d)
 {
-    uint64_t interval = d->lanes.config->poll_interval_ms;
-    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+    start_poll_timer(d);
     d->due_wanted = true;
+    turn_look(d);
+}
+
+void turn_reloaded(struct dispatcher *d)
+{
+    if (uv_is_active((uv_handle_t *)&d->poll_timer))
+        start_poll_timer(d);
     turn_look(d);
 }
 

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/backoff.h"
 #include "base/mem.h"
 #include "base/rand.h"
-#include "base/reconnect.h"
 #include "db/pgconn_state.h"
 
 enum { CONNECT_TIMEOUT_MS = 10000 };

@@ -16,11 +16,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <libpq-fe.h>
 #include <uv.h>
 
 #include "base/err.h"
 #include "base/list.h"
+
+/* libpq's names, as libpq-fe.h has them: who only passes results on needs no libpq. */
+typedef struct pg_conn PGconn;
+typedef struct pg_result PGresult;
+typedef unsigned int Oid;
 
 struct pgconn;
 

@@ -2,6 +2,8 @@
 #ifndef OB_DB_STORE_CALL_H
 #define OB_DB_STORE_CALL_H
 
+#include <libpq-fe.h>
+
 #include "db/params.h"
 #include "db/store.h"
 
