@@ -187,7 +187,8 @@ START_TEST(shop_sends_what_was_ordered_and_nothing_else)
     const char *port_file = flag_path("port");
     (void)snprintf(mail, sizeof mail, "send-order-email=%shandlers/send-order-email %s", SOURCES,
                    flag_path("emails"));
-    const char *const receiver[] = {EXAMPLES "receiver", flag_path("hooks"), port_file, NULL};
+    static const char program[] = EXAMPLES "receiver";
+    const char *const receiver[] = {program, flag_path("hooks"), port_file, NULL};
     pid_t receiver_pid = start_program(NULL, receiver);
     ck_assert(wait_until(count_lines(port_file) == 1, E2E_WAIT_MS));
     char *port = read_file_from(port_file, 0, NULL);
@@ -289,8 +290,8 @@ START_TEST(python_receiver_keeps_each_job_once)
     const char *hooks = flag_path("hooks");
     if (access("/usr/bin/python3", X_OK) != 0)
         return; /* an example for those who have it */
-    const char *const argv[] = {
-        SOURCES "handlers/receiver.py", "--file", hooks, "--port-file", port_file, NULL};
+    static const char program[] = SOURCES "handlers/receiver.py";
+    const char *const argv[] = {program, "--file", hooks, "--port-file", port_file, NULL};
     pid_t pid = start_program(NULL, argv);
     ck_assert_msg(wait_until(count_lines(port_file) == 1, E2E_WAIT_MS), "%s", output());
     char *port = read_file_from(port_file, 0, NULL);
