@@ -196,7 +196,8 @@ START_TEST(shop_sends_what_was_ordered_and_nothing_else)
     (void)snprintf(hook, sizeof hook, "order-placed=http://127.0.0.1:%ld/", strtol(port, NULL, 10));
     free(port);
     START("--shell", mail, "--webhook", hook);
-    expect_ran(RUN(EXAMPLES "shop", "--orders", "50", "--rollback-every", "10"));
+    static const char shop[] = EXAMPLES "shop";
+    expect_ran(RUN(shop, "--orders", "50", "--rollback-every", "10"));
     expect_output("committed 45\nrolled back 5\n");
     wait_until_all_done();
     daemon_stop(&d);
