@@ -244,6 +244,12 @@ static void begin_stop(struct dispatcher *d, const char *why)
     enter_phase(d, PHASE_FINISHING);
 }
 
+/* Under a lease that is not renewed nothing new begins, though the work connection may be fine. */
+bool dispatcher_may_start(const struct dispatcher *d)
+{
+    return d->phase == PHASE_RUNNING && d->lease == LEASE_GOOD;
+}
+
 void dispatcher_idle(struct dispatcher *d)
 {
     if (d->phase == PHASE_CLOSING || d->turn_pending > 0 || is_anything_running(d))
@@ -339,9 +345,11 @@ static void on_fatal(void *arg, int exit_code)
 static void on_lease(void *arg, enum session_lease lease)
 {
     struct dispatcher *d = arg;
+    d->lease = lease;
     switch (lease) {
     case LEASE_GOOD:
         log_info("lease_renewed", LOG_NONE);
+        turn_look(d);
         break;
     case LEASE_ENDING:
         log_error(
@@ -361,7 +369,7 @@ static void on_renewed(void *arg, uint64_t boot_ms)
 {
     struct dispatcher *d = arg;
     if (d->spawn != NULL)
-        spawn_client_set_deadline(d->spawn, boot_ms + d->lanes.config->lease_ms * 11 / 12);
+        spawn_client_set_deadline(d->spawn, boot_ms);
 }
 
 static void on_lock(void *arg, int fd)
@@ -373,9 +381,14 @@ static void on_lock(void *arg, int fd)
                  LOG_STR("next", "holding it in this process alone"));
 }
 
-static size_t tokens(void *arg, struct store_token *out, size_t max)
+static struct store_token *tokens(void *arg, size_t *ret_n)
 {
-    return runner_tokens(arg, out, max);
+    return runner_tokens(arg, ret_n);
+}
+
+static bool is_clear(void *arg)
+{
+    return runner_is_clear(arg);
 }
 
 static void on_adopted(void *arg, const struct store_token *adopted, size_t n)
@@ -428,6 +441,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
         .on_lock = on_lock,
         .tokens = tokens,
         .on_adopted = on_adopted,
+        .is_clear = is_clear,
     };
     d->options = options;
     list_init(&d->executions);
@@ -453,6 +467,11 @@ int dispatcher_run(const struct dispatcher_options *options)
     int err = dispatcher_init(d, options);
     log_info("starting", LOG_STR("version", OB_VERSION), LOG_INT("pid", getpid()),
              LOG_INT("tasks", options->config->tasks_count));
+    if (d->session == NULL) { /* no loop to close anything on */
+        log_error("start_failed", LOG_STR("err", ob_strerror(err)));
+        ob_free(d);
+        return ob_exit_code(err);
+    }
     if (err != 0) {
         log_error("start_failed", LOG_STR("err", ob_strerror(err)));
         d->exit_code = ob_exit_code(err);

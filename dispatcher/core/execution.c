@@ -99,6 +99,16 @@ int execution_prepare_body(struct execution *e)
     return err;
 }
 
+void execution_drop_payload(struct execution *e)
+{
+    buf_deinit(&e->body);
+    buf_deinit(&e->fetched);
+    e->job.payload = NULL;
+    e->job.payload_len = 0;
+    e->run.body = NULL;
+    e->run.body_len = 0;
+}
+
 static void keep_output(struct execution *e, const struct outcome *outcome)
 {
     buf_append(&e->captured, outcome->head, outcome->head_len);
