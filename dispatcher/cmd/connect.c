@@ -42,6 +42,8 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
             if (strcmp(args->given[i].option->name, kinds[k].option) != 0)
                 continue;
             int err = config_add_task(c, kinds[k].kind, args->given[i].value, errors);
+            if (err == OB_ECONFIG)
+                err = OB_EUSAGE; /* it is the command line that is wrong */
             first = first != 0 ? first : err;
         }
     }
