@@ -178,12 +178,22 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
         runner_stop_all(d, STOP_SHUTDOWN);
     else if (phase == PHASE_KILLING)
         runner_stop_all(d, STOP_KILL);
+    runner_release_fetching(d);
     dispatcher_idle(d);
 }
 
 static bool is_anything_running(const struct dispatcher *d)
 {
     return d->lanes.process_running > 0 || d->executions_count > 0;
+}
+
+static bool all_finished(const struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        if (list_entry(node, struct execution, link)->state != EXECUTION_FINISHED)
+            return false;
+    }
+    return true;
 }
 
 /* What was killed is reaped or not, what is to be recorded was recorded or not: time is up. */
@@ -203,7 +213,10 @@ static void give_up(struct dispatcher *d)
         (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
         return;
     }
-    ob_assert(d->turn_pending == 0);
+    if (d->turn_pending > 0 || !all_finished(d)) { /* the answers are on their way from the loop */
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
+        return;
+    }
     log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
               LOG_STR("next", "they run again when the lease is over"));
     drop_results(d);
@@ -267,8 +280,7 @@ static void reload(struct dispatcher *d)
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
-        if (session_is_ready(d->session))
-            turn_ready(d); /* the poll's interval may be another one */
+        turn_reloaded(d);
     }
     config_unref(config);
     buf_deinit(&errors);

@@ -69,9 +69,10 @@ struct dispatcher {
 
 /* turn.c */
 void turn_init(struct dispatcher *d);
-void turn_kick(struct dispatcher *d);  /* there is something to say or to ask */
-void turn_look(struct dispatcher *d);  /* ... and every lane may have jobs */
-void turn_ready(struct dispatcher *d); /* the session is ready: look, and look for due jobs */
+void turn_kick(struct dispatcher *d);     /* there is something to say or to ask */
+void turn_look(struct dispatcher *d);     /* ... and every lane may have jobs */
+void turn_ready(struct dispatcher *d);    /* the session is ready: look, and look for due jobs */
+void turn_reloaded(struct dispatcher *d); /* another configuration is in force */
 void turn_unready(
     struct dispatcher *d); /* the session is not: what was under way is answered already */
 void turn_stop_timers(struct dispatcher *d);

@@ -59,12 +59,15 @@ bool join_refused(struct session *s, enum session_state expected, const struct p
         return false;
     if (error->err == OB_ECONN)
         return true;
-    log_error("join_failed", LOG_STR("step", what), LOG_STR("sqlstate", error->sqlstate),
-              LOG_STR("err", error->message),
-              LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
-              LOG_STR("next", pg_advice(error->sqlstate) == PG_PRIVILEGE
-                                  ? "grant it (outbox grant --dispatcher ROLE); trying again"
-                                  : "connecting again"));
+    uint64_t swallowed = 0;
+    if (log_allow(what, SAY_AGAIN_MS, &swallowed))
+        log_error("join_failed", LOG_STR("step", what), LOG_STR("sqlstate", error->sqlstate),
+                  LOG_STR("err", error->message),
+                  LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
+                  LOG_INT("suppressed", swallowed),
+                  LOG_STR("next", pg_advice(error->sqlstate) == PG_PRIVILEGE
+                                      ? "grant it (outbox grant --dispatcher ROLE); trying again"
+                                      : "connecting again"));
     pgconn_fail(s->work, OB_EDB, what);
     return true;
 }

@@ -37,7 +37,8 @@ static void take_lock(struct session *s)
     }
     if (err != OB_EBUSY) {
         log_error("lock_failed", LOG_STR("path", s->lock.path), LOG_STR("err", ob_strerror(err)),
-                  LOG_STR("next", "set lock_dir to a folder that this user may write"));
+                  LOG_STR("next", "set lock_dir to a folder that this user may write, and that "
+                                  "belongs to this user or to root"));
         s->cb.on_fatal(s->arg, OB_EXIT_CONFIG);
         return;
     }

@@ -199,3 +199,14 @@ uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct out
     lane->paused_until_ms = now_ms + ms;
     return ms;
 }
+
+uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms)
+{
+    uint64_t end = l->spawn_paused_until_ms > now_ms ? l->spawn_paused_until_ms : UINT64_MAX;
+    for (size_t i = 0; i < l->count; i++) {
+        uint64_t until = l->items[i]->paused_until_ms;
+        if (l->items[i]->config != NULL && until > now_ms && until < end)
+            end = until;
+    }
+    return end;
+}

@@ -55,5 +55,7 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
  * s). Returns the pause's length in ms if one began now, else 0. */
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
                             uint64_t now_ms);
+/* When the earliest pause that is not over ends (clock_mono_ms); UINT64_MAX: nothing is paused. */
+uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms);
 
 #endif

@@ -53,11 +53,11 @@ static void on_due_timer(uv_timer_t *timer)
     struct dispatcher *d = timer->data;
     d->due_at_ms = UINT64_MAX;
     d->due_wanted = true;
-    turn_kick(d);
+    turn_look(d);
 }
 
-/* A job falls due in ms: the timer keeps the earliest. The poll looks too, so the far future is
- * left to it. */
+/* A job falls due, or a pause ends, in ms: the timer keeps the earliest. The poll looks too, so the
+ * far future is left to it. */
 static void due_in(struct dispatcher *d, uint64_t ms)
 {
     uint64_t at = clock_mono_ms() + ms;
@@ -66,6 +66,15 @@ static void due_in(struct dispatcher *d, uint64_t ms)
         return;
     d->due_at_ms = at;
     (void)uv_timer_start(&d->due_timer, on_due_timer, ms, 0);
+}
+
+/* A task that is paused is looked at again when its pause ends. */
+static void await_pauses(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t end = lanes_pause_end(&d->lanes, now);
+    if (end != UINT64_MAX)
+        due_in(d, end - now);
 }
 
 /* Results that may be sent now; for the others a turn is set. */
@@ -85,6 +94,7 @@ static void answer(struct dispatcher *d)
     if (--d->turn_pending > 0)
         return;
     session_progress(d->session);
+    await_pauses(d);
     bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
     if (has_results(d) || (may_claim && (d->look_wanted || d->due_wanted)) ||
         (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
@@ -150,6 +160,10 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     } else if (e->delay_ms > 0) {
         due_in(d, e->delay_ms);
     }
+    /* A drain ends with a look that began after the last result: the job may have enqueued others,
+     * and producers may have NOTIFY switched off. */
+    if (d->options->drain)
+        d->look_wanted = true;
     runner_forget(d, e);
 }
 
@@ -352,11 +366,27 @@ void turn_init(struct dispatcher *d)
     d->due_at_ms = UINT64_MAX;
 }
 
+/* Polls within each third of the lease at the latest: the server ends a session that is idle for a
+ * lease. */
+static void start_poll_timer(struct dispatcher *d)
+{
+    const struct config *c = d->lanes.config;
+    uint64_t interval =
+        c->poll_interval_ms < c->lease_ms / 3 ? c->poll_interval_ms : c->lease_ms / 3;
+    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+}
+
 void turn_ready(struct dispatcher *d)
 {
-    uint64_t interval = d->lanes.config->poll_interval_ms;
-    (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
+    start_poll_timer(d);
     d->due_wanted = true;
+    turn_look(d);
+}
+
+void turn_reloaded(struct dispatcher *d)
+{
+    if (uv_is_active((uv_handle_t *)&d->poll_timer))
+        start_poll_timer(d);
     turn_look(d);
 }
 

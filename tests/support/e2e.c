@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,42 @@ const char *wait_for_flag(const char *name)
     static unsigned turn;
     char *text = texts[turn++ % 4];
     (void)snprintf(text, TEXT_MAX, "while [ ! -e %s ]; do sleep 0.02; done", flag_path(name));
+    return text;
+}
+
+const char *handler_script(const char *name, const char *body)
+{
+    char text[2 * TEXT_MAX];
+    int n = snprintf(text, sizeof text,
+                     "#!/bin/sh\necho \"$OUTBOX_JOB_ID $OUTBOX_ATTEMPT\" >> %s\n%s\n", ran_path(),
+                     body);
+    ck_assert_int_lt(n, (int)sizeof text);
+    return test_file(name, text, 0755);
+}
+
+const char *e2e_config(const char *fmt, ...)
+{
+    char text[8 * TEXT_MAX];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    ck_assert_int_lt(n, (int)sizeof text);
+    return test_file("outbox.yaml", text, 0644);
+}
+
+const char *flag_text(const char *name)
+{
+    static char texts[4][TEXT_MAX];
+    static unsigned turn;
+    char *text = texts[turn++ % 4];
+    FILE *f = fopen(flag_path(name), "r");
+    size_t len = f != NULL ? fread(text, 1, TEXT_MAX - 1, f) : 0;
+    if (f != NULL)
+        (void)fclose(f);
+    text[len] = '\0';
+    if (len > 0 && text[len - 1] == '\n')
+        text[len - 1] = '\0';
     return text;
 }
 
@@ -125,6 +162,33 @@ long enqueue_one(const char *task, const char *payload)
     char sql[512];
     (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('%s', '%s')", task, payload);
     return testdb_long(sql);
+}
+
+void hold_claims(void)
+{
+    /* Under its own name, which its body uses. */
+    testdb_exec("CREATE TABLE public.hold (); CREATE SCHEMA held;"
+                "ALTER FUNCTION outbox.claim SET SCHEMA held;"
+                "CREATE FUNCTION outbox.claim(a bigint, b bigint, c text[], e integer[],"
+                " f integer DEFAULT 65536) RETURNS TABLE(id bigint, claim bigint, task text,"
+                " priority smallint, attempt integer, max_attempts integer, lost integer,"
+                " encoding text, payload bytea, payload_size integer, headers text, key text,"
+                " created_at timestamptz, expired boolean) LANGUAGE plpgsql AS $$ BEGIN "
+                "RETURN QUERY SELECT * FROM held.claim(a, b, c, e, f); "
+                "WHILE FOUND AND to_regclass('public.hold') IS NOT NULL LOOP"
+                " PERFORM pg_sleep(0.02); END LOOP; END $$");
+}
+
+void wait_for_held_claim(void)
+{
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM pg_stat_activity WHERE wait_event = "
+                                     "'PgSleep' AND datname = current_database()") > 0,
+                         E2E_WAIT_MS));
+}
+
+void let_claims_go(void)
+{
+    testdb_exec("DROP TABLE public.hold");
 }
 
 void wait_until_all_done(void)

@@ -21,9 +21,21 @@ bool flag_is_up(const char *name);
 /* Shell text that waits until the flag is up. */
 const char *wait_for_flag(const char *name);
 
+/* An executable in the test's folder, the same as a program: records the run, then does `body`. */
+const char *handler_script(const char *name, const char *body);
+/* outbox.yaml in the test's folder, written anew (printf); returns its path. */
+__attribute__((format(printf, 1, 2))) const char *e2e_config(const char *fmt, ...);
+/* The file's contents with its last line end cut off, "" if it is not there; static ring. */
+const char *flag_text(const char *name);
+
 /* Enqueues n jobs of the task in one transaction; payload {"n": 1...n}. */
 void enqueue_jobs(const char *task, long n);
 long enqueue_one(const char *task, const char *payload); /* its id */
+/* From now on claims succeed but are not answered, until they are let go: what happens meanwhile
+ * happens while a claim is under way. */
+void hold_claims(void);
+void wait_for_held_claim(void);
+void let_claims_go(void);
 /* Waits until no job is live (state other than dead), or fails and shows what is left. */
 void wait_until_all_done(void);
 /* The oracle: each job from first to last ran at least once, nothing is live, owned or dead. */
