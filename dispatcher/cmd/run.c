@@ -45,7 +45,10 @@ static int apply_options(const struct cmd_args *args, struct config *c, struct b
 
 static int on_reload(void *arg, struct config **ret_config, struct buf *reterr)
 {
-    return cmd_build_config(arg, apply_options, ret_config, reterr);
+    int err = cmd_build_config(arg, apply_options, ret_config, reterr);
+    if (err == 0)
+        log_setup((*ret_config)->log_level, (*ret_config)->log_format, STDERR_FILENO);
+    return err;
 }
 
 int cmd_run(const struct cmd_args *args)

@@ -237,6 +237,29 @@ void dispatcher_idle(struct dispatcher *d)
 
 /* ---- signals ---- */
 
+static void say_needs_restart(const char *key)
+{
+    log_warn("needs_restart", LOG_STR("key", key),
+             LOG_STR("next", "it keeps its value until the next start"));
+}
+
+static void compare_fixed(const char *key, const char *before, const char *now)
+{
+    if (strcmp(before != NULL ? before : "", now != NULL ? now : "") != 0)
+        say_needs_restart(key);
+}
+
+/* What stays as it was at the start. The lease above all: others judge us by the one in our row. */
+static void keep_identity(const struct config *before, struct config *now)
+{
+    compare_fixed("database", before->database, now->database);
+    compare_fixed("name", before->name, now->name);
+    compare_fixed("lock_dir", before->lock_dir, now->lock_dir);
+    if (before->lease_ms != now->lease_ms)
+        say_needs_restart("lease");
+    now->lease_ms = before->lease_ms;
+}
+
 static void reload(struct dispatcher *d)
 {
     struct buf errors;
@@ -248,6 +271,7 @@ static void reload(struct dispatcher *d)
                   LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
+        keep_identity(d->options->config, config);
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));

@@ -46,6 +46,7 @@ struct dispatcher {
     uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
     struct store_want *wants; /* what the claim under way asked for */
     size_t wants_count;
+    struct config *wants_config; /* ... and the configuration it asked by; referenced */
 
     /* stopping */
     enum stop_phase phase;

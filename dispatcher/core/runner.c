@@ -158,8 +158,15 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
     ob_assert(lane != NULL); /* checked by the caller of runner_begin */
-    const struct task_config *task = config_find_task(d->lanes.config, c->job.task);
-    struct execution *e = execution_new(lane, d->lanes.config, task, batch, c);
+    struct config *config = d->lanes.config;
+    const struct task_config *task = config_find_task(config, c->job.task);
+    bool is_removed = task == NULL; /* by a reload, while the claim was under way */
+    if (is_removed) {
+        config = d->wants_config;
+        task = config_find_task(config, c->job.task);
+        ob_assert(task != NULL);
+    }
+    struct execution *e = execution_new(lane, config, task, batch, c);
     e->run.owner = d;
     e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);
@@ -167,6 +174,9 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     lanes_slot_taken(&d->lanes, lane, task);
     if (d->phase != PHASE_RUNNING) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        finish(d, e, &e->outcome);
+    } else if (is_removed) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: no handler any more");
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
         finish(d, e, &e->outcome);

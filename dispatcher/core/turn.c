@@ -262,6 +262,8 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
     }
     ob_free(d->wants);
     d->wants = NULL;
+    config_unref(d->wants_config);
+    d->wants_config = NULL;
     answer(d);
 }
 
@@ -280,6 +282,7 @@ static void send_claim(struct dispatcher *d)
         return;
     }
     d->turn_pending++;
+    d->wants_config = config_ref(d->lanes.config);
     OB_CRASH_POINT("before_claim");
     store_claim(session_conn(d->session), session_id(d->session),
                 session_take_claims(d->session, slots), d->wants, d->wants_count, on_claimed, d);
