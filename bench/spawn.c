@@ -58,7 +58,7 @@ static uint64_t cpu_us(pid_t spawner)
     (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)spawner);
     FILE *file = fopen(path, "re");
     unsigned long ticks[4] = {0};
-    if (file == NULL ||
+    if (file == NULL || /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it */
         fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %lu %lu",
                &ticks[0], &ticks[1], &ticks[2], &ticks[3]) != 4)
         die("the spawner's processor time", OB_EINVAL);

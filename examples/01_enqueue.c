@@ -1,7 +1,7 @@
 /* 01_enqueue.c - the smallest program: one job, inside one transaction.
  *
- *   cc -I.. $(pkg-config --cflags libpq) 01_enqueue.c -lpq -o 01_enqueue && ./01_enqueue
- * dbname=shop
+ *   cc -I.. $(pkg-config --cflags libpq) 01_enqueue.c -lpq -o 01_enqueue
+ *   ./01_enqueue dbname=shop
  *
  * The database comes from the argument, OUTBOX_DATABASE, or libpq's PG* variables. */
 #include <outbox/outbox.h>

@@ -52,7 +52,7 @@ static int wait_for_socket(PGconn *conn)
 static int on_result(int i, const PGresult *res)
 {
     struct outbox_error err;
-    int64_t id;
+    int64_t id = 0;
 
     if (i < 2) {
         if (PQresultStatus(res) != PGRES_COMMAND_OK)

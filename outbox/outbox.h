@@ -797,8 +797,8 @@ OUTBOX_API bool outbox_priv_msgpack_header(const unsigned char *s, size_t left, 
         *ret_bytes = tag & 0x1fu;
         return true;
     }
-    if (tag == 0xc1) {
-        return false; /* never used */
+    if (tag < 0xc4) {
+        return false; /* 0xc1: never used */
     }
     len = number_len[tag - 0xc4];
     if (left - 1 < len)
@@ -1356,7 +1356,7 @@ OUTBOX_API int outbox_query_init_many(struct outbox_query *q, const struct outbo
     rc = outbox_priv_measure(&text, jobs, n, &array_len, reterr);
     if (rc != OUTBOX_OK)
         return rc;
-    q->heap = malloc(array_len + text.len);
+    q->heap = malloc(array_len + text.len + 1);
     if (q->heap == NULL)
         return outbox_priv_fail(reterr, OUTBOX_ENOMEM, NULL, "out of memory");
     array = (char *)q->heap;
@@ -1536,6 +1536,7 @@ OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret
                               struct outbox_error *reterr)
 {
     struct outbox_query q;
+    int64_t id = 0; /* so that optimising compilers see it set, in the caller too */
     int rc;
 
     if (job == NULL)
@@ -1544,7 +1545,13 @@ OUTBOX_API int outbox_enqueue(PGconn *conn, struct outbox_job *job, int64_t *ret
     if (rc == OUTBOX_OK) {
         rc = outbox_query_init(&q, job, reterr);
     }
-    return rc == OUTBOX_OK ? outbox_priv_run(conn, &q, job, 1, ret_id, reterr) : rc;
+    if (rc == OUTBOX_OK) {
+        rc = outbox_priv_run(conn, &q, job, 1, &id, reterr);
+    }
+    if (rc == OUTBOX_OK && ret_id != NULL) {
+        *ret_id = id;
+    }
+    return rc;
 }
 
 OUTBOX_API int outbox_enqueue_many(PGconn *conn, struct outbox_job *jobs, size_t n,

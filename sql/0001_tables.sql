@@ -1,12 +1,13 @@
 -- 0001_tables.sql: the tables of schema outbox, their indexes and storage settings.
 -- min_level: 1
 --
--- Applied once, by `outbox migrate`, in one transaction, by the role that shall own the schema. Tables are
--- never written from outside: functions_*.sql are the one door, views.sql is the one window.
+-- Applied once, by `outbox migrate`, in one transaction, by the role that shall own the schema.
+-- Tables are never written from outside: functions_*.sql are the one door, views.sql is the one
+-- window.
 --
 -- When you change this file: it may be edited only until version 0.1.0 is tagged; afterwards add a
--- numbered file. No index of outbox.job may mention owner, claim, attempts or lost, in its columns or
--- its predicate: a claim must stay a HOT update (tests/db/check_sql_claim.c proves it).
+-- numbered file. No index of outbox.job may mention owner, claim, attempts or lost, in its columns
+-- or its predicate: a claim must stay a HOT update (tests/db/check_sql_claim.c proves it).
 
 CREATE SCHEMA outbox;
 COMMENT ON SCHEMA outbox IS 'pgoutbox: jobs enqueued in transactions, and what dispatches them';
@@ -18,16 +19,19 @@ CREATE TABLE outbox.migration (
     applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     min_level  integer     NOT NULL
 );
-COMMENT ON TABLE outbox.migration IS 'which files of sql/ this schema is made of; written by `outbox migrate`';
-COMMENT ON COLUMN outbox.migration.version IS 'number of a numbered file; NULL for one that is applied again when it changes';
+COMMENT ON TABLE outbox.migration IS
+    'which files of sql/ this schema is made of; written by `outbox migrate`';
+COMMENT ON COLUMN outbox.migration.version IS
+    'number of a numbered file; NULL for one that is applied again when it changes';
 COMMENT ON COLUMN outbox.migration.name IS 'file name';
 COMMENT ON COLUMN outbox.migration.checksum IS 'SHA-256 of the file as applied, in hexadecimal';
 COMMENT ON COLUMN outbox.migration.applied_at IS 'when it was applied (last)';
-COMMENT ON COLUMN outbox.migration.min_level IS 'the level of the oldest program that may still run after it';
+COMMENT ON COLUMN outbox.migration.min_level IS
+    'the level of the oldest program that may still run after it';
 
 -- Live work only: a job leaves this table when it is done, dead or cancelled.
--- fillfactor 45 leaves room on each page for the new versions that claims write: they are 16 bytes larger,
--- and with 50 one claim in eight found no room for a HOT update.
+-- fillfactor 45 leaves room on each page for the new versions that claims write: they are 16 bytes
+-- larger, and with 50 one claim in eight found no room for a HOT update.
 CREATE TABLE outbox.job (
     id           bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     ready_xid    xid8,
@@ -65,24 +69,34 @@ CREATE TABLE outbox.job (
     toast.autovacuum_vacuum_cost_delay = 0,
     toast.vacuum_truncate = off
 );
-COMMENT ON TABLE outbox.job IS 'live jobs: ready, scheduled, waiting or running; finished ones leave';
+COMMENT ON TABLE outbox.job IS
+    'live jobs: ready, scheduled, waiting or running; finished ones leave';
 COMMENT ON COLUMN outbox.job.id IS 'the job''s id, for ever: kept when it dies and is retried';
-COMMENT ON COLUMN outbox.job.ready_xid IS 'transaction that made the row ready; NULL while it is not';
+COMMENT ON COLUMN outbox.job.ready_xid IS
+    'transaction that made the row ready; NULL while it is not';
 COMMENT ON COLUMN outbox.job.owner IS 'dispatcher that holds a claim on it; NULL: nobody';
-COMMENT ON COLUMN outbox.job.claim IS 'number of that claim: (owner, claim) is its token, never issued twice';
-COMMENT ON COLUMN outbox.job.created_at IS 'when it was enqueued (the clock, not the transaction''s start)';
+COMMENT ON COLUMN outbox.job.claim IS
+    'number of that claim: (owner, claim) is its token, never issued twice';
+COMMENT ON COLUMN outbox.job.created_at IS
+    'when it was enqueued (the clock, not the transaction''s start)';
 COMMENT ON COLUMN outbox.job.run_at IS 'not before this time; NULL: it was never scheduled';
-COMMENT ON COLUMN outbox.job.expires_at IS 'from then on it is not run any more but put aside as dead; NULL: never';
+COMMENT ON COLUMN outbox.job.expires_at IS
+    'from then on it is not run any more but put aside as dead; NULL: never';
 COMMENT ON COLUMN outbox.job.attempts IS 'counted attempts so far, a running one included';
-COMMENT ON COLUMN outbox.job.lost IS 'claims that ended without a result: their dispatcher was lost';
-COMMENT ON COLUMN outbox.job.max_attempts IS 'attempts after which it is dead; NULL: as the task is configured';
+COMMENT ON COLUMN outbox.job.lost IS
+    'claims that ended without a result: their dispatcher was lost';
+COMMENT ON COLUMN outbox.job.max_attempts IS
+    'attempts after which it is dead; NULL: as the task is configured';
 COMMENT ON COLUMN outbox.job.priority IS '1 (first) to 4 (last)';
 COMMENT ON COLUMN outbox.job.logged IS 'outbox.attempt holds rows of this job';
 COMMENT ON COLUMN outbox.job.task IS 'the name it was put under; handlers are registered for names';
 COMMENT ON COLUMN outbox.job.encoding IS 'of the payload: json or msgpack';
-COMMENT ON COLUMN outbox.job.key IS 'jobs of one task and key run one at a time, in order; NULL: no order';
-COMMENT ON COLUMN outbox.job.unique_key IS 'at most one waiting job of a task and unique key; NULL: any number';
-COMMENT ON COLUMN outbox.job.headers IS 'JSON object handed through to the handler (trace context and the like)';
+COMMENT ON COLUMN outbox.job.key IS
+    'jobs of one task and key run one at a time, in order; NULL: no order';
+COMMENT ON COLUMN outbox.job.unique_key IS
+    'at most one waiting job of a task and unique key; NULL: any number';
+COMMENT ON COLUMN outbox.job.headers IS
+    'JSON object handed through to the handler (trace context and the like)';
 COMMENT ON COLUMN outbox.job.payload IS 'what the handler gets, as stored; at most 16 MiB';
 
 -- The stream: ready rows in the order in which their transactions began to make them ready.
@@ -91,7 +105,8 @@ CREATE INDEX job_stream ON outbox.job (ready_xid, id) INCLUDE (task, priority)
 -- The lanes: the same rows, by task and priority.
 CREATE INDEX job_lanes ON outbox.job (task, priority, ready_xid, id) WHERE ready_xid IS NOT NULL;
 -- What is to become ready by the clock.
-CREATE INDEX job_scheduled ON outbox.job (run_at, id) WHERE ready_xid IS NULL AND run_at IS NOT NULL;
+CREATE INDEX job_scheduled ON outbox.job (run_at, id) WHERE ready_xid IS NULL AND run_at
+    IS NOT NULL;
 
 CREATE TABLE outbox.dead (
     id           bigint      NOT NULL PRIMARY KEY,
@@ -112,7 +127,8 @@ CREATE TABLE outbox.dead (
     headers      jsonb,
     payload      bytea       NOT NULL
 );
-COMMENT ON TABLE outbox.dead IS 'jobs that were given up, whole, until they are retried or cancelled';
+COMMENT ON TABLE outbox.dead IS
+    'jobs that were given up, whole, until they are retried or cancelled';
 COMMENT ON COLUMN outbox.dead.id IS 'the job''s id';
 COMMENT ON COLUMN outbox.dead.created_at IS 'when it was enqueued';
 COMMENT ON COLUMN outbox.dead.run_at IS 'when it was last scheduled for; NULL: never';
@@ -150,7 +166,8 @@ CREATE TABLE outbox.done (
     headers      jsonb,
     payload      bytea       NOT NULL
 );
-COMMENT ON TABLE outbox.done IS 'jobs done, kept for as long as their task''s retention asks; else they are deleted';
+COMMENT ON TABLE outbox.done IS
+    'jobs done, kept for as long as their task''s retention asks; else they are deleted';
 COMMENT ON COLUMN outbox.done.id IS 'the job''s id';
 COMMENT ON COLUMN outbox.done.created_at IS 'when it was enqueued';
 COMMENT ON COLUMN outbox.done.run_at IS 'when it was last scheduled for; NULL: never';
@@ -192,10 +209,14 @@ CREATE TABLE outbox.attempt (
 );
 COMMENT ON TABLE outbox.attempt IS 'attempts that did not succeed, of jobs in job, dead and done';
 COMMENT ON COLUMN outbox.attempt.job_id IS 'id of the job';
-COMMENT ON COLUMN outbox.attempt.seq IS 'order of recording: attempt numbers begin again when a dead job is retried';
-COMMENT ON COLUMN outbox.attempt.started_at IS 'when it began, by the dispatcher''s clock; NULL: not known';
-COMMENT ON COLUMN outbox.attempt.duration_ms IS 'how long it took, in milliseconds; NULL: not known';
-COMMENT ON COLUMN outbox.attempt.output_bytes IS 'bytes of output in all; what head and tail do not hold was dropped';
+COMMENT ON COLUMN outbox.attempt.seq IS
+    'order of recording: attempt numbers begin again when a dead job is retried';
+COMMENT ON COLUMN outbox.attempt.started_at IS
+    'when it began, by the dispatcher''s clock; NULL: not known';
+COMMENT ON COLUMN outbox.attempt.duration_ms IS
+    'how long it took, in milliseconds; NULL: not known';
+COMMENT ON COLUMN outbox.attempt.output_bytes IS
+    'bytes of output in all; what head and tail do not hold was dropped';
 COMMENT ON COLUMN outbox.attempt.attempt IS 'number of the attempt, from 1';
 COMMENT ON COLUMN outbox.attempt.exit_code IS 'exit code of the command; NULL: none';
 COMMENT ON COLUMN outbox.attempt.signal IS 'signal that ended the command; NULL: none';
@@ -226,17 +247,23 @@ CREATE TABLE outbox.dispatcher (
     autovacuum_vacuum_threshold = 500,
     vacuum_truncate = off
 );
-COMMENT ON TABLE outbox.dispatcher IS 'running dispatchers and pull consumers: one row, and one heartbeat, each';
+COMMENT ON TABLE outbox.dispatcher IS
+    'running dispatchers and pull consumers: one row, and one heartbeat, each';
 COMMENT ON COLUMN outbox.dispatcher.id IS 'random; a new one for each connection it works on';
-COMMENT ON COLUMN outbox.dispatcher.beat IS 'heartbeats so far; unchanged for a whole lease: it is lost';
+COMMENT ON COLUMN outbox.dispatcher.beat IS
+    'heartbeats so far; unchanged for a whole lease: it is lost';
 COMMENT ON COLUMN outbox.dispatcher.beat_at IS 'when it last beat, by the server''s clock';
 COMMENT ON COLUMN outbox.dispatcher.started_at IS 'when it registered';
-COMMENT ON COLUMN outbox.dispatcher.lease IS 'how long it may be silent before its jobs are taken over';
+COMMENT ON COLUMN outbox.dispatcher.lease IS
+    'how long it may be silent before its jobs are taken over';
 COMMENT ON COLUMN outbox.dispatcher.pid IS 'its process id, on its host';
 COMMENT ON COLUMN outbox.dispatcher.name IS 'its name: exclusive among the living';
 COMMENT ON COLUMN outbox.dispatcher.host IS 'host it runs on';
-COMMENT ON COLUMN outbox.dispatcher.boot_id IS 'boot id of that host: another one means that nothing of it survived';
-COMMENT ON COLUMN outbox.dispatcher.lock_id IS 'identity of the lock file of its name: who holds that lock may take its jobs back at once';
+COMMENT ON COLUMN outbox.dispatcher.boot_id IS
+    'boot id of that host: another one means that nothing of it survived';
+COMMENT ON COLUMN outbox.dispatcher.lock_id IS
+    'identity of the lock file of its name: who holds that lock may take its jobs back at once';
 COMMENT ON COLUMN outbox.dispatcher.version IS 'version of the program';
-COMMENT ON COLUMN outbox.dispatcher.backends IS 'process ids of its server sessions, which a take-over ends';
+COMMENT ON COLUMN outbox.dispatcher.backends IS
+    'process ids of its server sessions, which a take-over ends';
 COMMENT ON COLUMN outbox.dispatcher.tasks IS 'tasks it has a handler for';

@@ -1,5 +1,5 @@
--- functions_check.sql: what is wrong with a job, exactly. Internal: the enqueue functions test the common
--- case in one expression and come here when it does not hold; nobody else may call these.
+-- functions_check.sql: what is wrong with a job, exactly. Internal: the enqueue functions test the
+-- common case in one expression and come here when it does not hold; nobody else may call these.
 -- min_level: 1
 --
 -- `prefix` begins every message: '' or, for enqueue_many, 'jobs[3]: '.
@@ -11,7 +11,8 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, HINT = hint;
 END
 $$;
-COMMENT ON FUNCTION outbox.refuse(text, text, text) IS 'internal: raises an error with SQLSTATE and hint';
+COMMENT ON FUNCTION outbox.refuse(text, text, text) IS
+    'internal: raises an error with SQLSTATE and hint';
 
 -- outbox.refuse_task(prefix, task): says that this is not a task name.
 -- Errors: 22023, always.
@@ -20,19 +21,22 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM outbox.refuse('22023',
         CASE WHEN task IS NULL THEN prefix || 'the task is NULL'
-             ELSE prefix || 'not a task name: ' || coalesce(to_json(left(task, 140))::text, 'null') END,
-        'A task name has 1 to 128 characters of A-Z a-z 0-9 . _ : - and begins with a letter, a digit or _.');
+             ELSE prefix || 'not a task name: ' || to_json(left(task, 140))::text END,
+        'A task name has 1 to 128 characters of A-Z a-z 0-9 . _ : - '
+        'and begins with a letter, a digit or _.');
 END
 $$;
-COMMENT ON FUNCTION outbox.refuse_task(text, text) IS 'internal: raises the error for a bad task name';
+COMMENT ON FUNCTION outbox.refuse_task(text, text) IS
+    'internal: raises the error for a bad task name';
 
 -- outbox.check_options(...): checks a whole job, its payload by its size.
--- Errors: 22004 no payload, 22023 a value out of range or two that exclude each other, 54000 over a limit
--- of size, 0A000 an option that this version does not have yet.
+-- Errors: 22004 no payload, 22023 a value out of range or two that exclude each other, 54000 over a
+-- limit of size, 0A000 an option that this version does not have yet.
 CREATE OR REPLACE FUNCTION outbox.check_options(
     prefix text, task text, payload_bytes integer, key text, unique_key text, priority integer,
     run_at timestamptz, delay interval, expires_at timestamptz, max_attempts integer, headers jsonb,
-    repeat_every interval, after bigint[], on_failed_dependency text, notify_done boolean) RETURNS void
+    repeat_every interval, after bigint[], on_failed_dependency text, notify_done boolean)
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     later text := CASE WHEN key IS NOT NULL THEN 'key'
@@ -48,29 +52,35 @@ BEGIN
         PERFORM outbox.refuse('22004', prefix || 'the payload is NULL',
             'Leave the payload out for {}, or pass ''null''::jsonb for a JSON null.');
     ELSIF payload_bytes > 16777216 THEN
-        PERFORM outbox.refuse('54000', format('%sthe payload has %s bytes, the limit is 16777216 (16 MiB)',
-            prefix, payload_bytes), 'Store the data elsewhere and enqueue a reference to it.');
+        PERFORM outbox.refuse('54000',
+            format('%sthe payload has %s bytes, the limit is 16777216 (16 MiB)', prefix,
+                   payload_bytes),
+            'Store the data elsewhere and enqueue a reference to it.');
     ELSIF later IS NOT NULL THEN
-        PERFORM outbox.refuse('0A000', format('%sthe option %s is not available in this version', prefix, later),
+        PERFORM outbox.refuse('0A000',
+            format('%sthe option %s is not available in this version', prefix, later),
             'Leave it out: it is reserved for a later version of pgoutbox.');
     ELSIF priority NOT BETWEEN 1 AND 4 THEN
         PERFORM outbox.refuse('22023', format('%spriority is %s', prefix, priority),
             'A priority is 1 (first), 2 (the default), 3 or 4 (last).');
     ELSIF max_attempts NOT BETWEEN 1 AND 32767 THEN
         PERFORM outbox.refuse('22023', format('%smax_attempts is %s', prefix, max_attempts),
-            'It is between 1 and 32767; leave it out for the limit that the task is configured with.');
+            'It is between 1 and 32767; leave it out for the limit of the task''s configuration.');
     ELSIF jsonb_typeof(headers) <> 'object' THEN
-        PERFORM outbox.refuse('22023', format('%sheaders is a JSON %s', prefix, jsonb_typeof(headers)),
+        PERFORM outbox.refuse('22023',
+            format('%sheaders is a JSON %s', prefix, jsonb_typeof(headers)),
             'It must be a JSON object, such as {"traceparent": "..."}.');
     ELSIF octet_length(headers::text) > 8192 THEN
-        PERFORM outbox.refuse('54000', format('%sheaders has %s bytes, the limit is 8192', prefix,
-            octet_length(headers::text)), 'Put data for the handler into the payload.');
+        PERFORM outbox.refuse('54000',
+            format('%sheaders has %s bytes, the limit is 8192', prefix,
+                   octet_length(headers::text)),
+            'Put data for the handler into the payload.');
     END IF;
     PERFORM outbox.check_times(prefix, run_at, delay, expires_at);
 END
 $$;
-COMMENT ON FUNCTION outbox.check_options(text, text, integer, text, text, integer, timestamptz, interval,
-    timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
+COMMENT ON FUNCTION outbox.check_options(text, text, integer, text, text, integer, timestamptz,
+    interval, timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
     'internal: raises a precise error if a job''s options are not acceptable';
 
 -- outbox.check_times(prefix, run_at, delay, expires_at): the options about time.
@@ -83,11 +93,14 @@ BEGIN
         PERFORM outbox.refuse('22023', prefix || 'run_at and delay are both given',
             'Give run_at (a time) or delay (an interval from now).');
     ELSIF NOT isfinite(run_at) THEN
-        PERFORM outbox.refuse('22023', prefix || 'run_at is not finite', 'Give a time, or leave it out.');
+        PERFORM outbox.refuse('22023', prefix || 'run_at is not finite',
+            'Give a time, or leave it out.');
     ELSIF delay < interval '0' THEN
-        PERFORM outbox.refuse('22023', prefix || 'delay is negative', 'Give an interval from now, or leave it out.');
+        PERFORM outbox.refuse('22023', prefix || 'delay is negative',
+            'Give an interval from now, or leave it out.');
     ELSIF delay > interval '1000 years' THEN
-        PERFORM outbox.refuse('22023', prefix || 'delay is over 1000 years', 'Give an interval from now, or leave it out.');
+        PERFORM outbox.refuse('22023', prefix || 'delay is over 1000 years',
+            'Give an interval from now, or leave it out.');
     ELSIF NOT isfinite(expires_at) THEN
         PERFORM outbox.refuse('22023', prefix || 'expires_at is not finite',
             'Leave it out for a job that never expires.');
@@ -110,7 +123,8 @@ BEGIN
     IF payload IS NULL THEN
         PERFORM outbox.refuse('22004', prefix || 'the payload is NULL', 'Pass the encoded bytes.');
     ELSIF (encoding IN ('json', 'msgpack')) IS NOT TRUE THEN
-        PERFORM outbox.refuse('22023', prefix || 'unknown encoding ' || coalesce(to_json(left(encoding, 40))::text, 'NULL'),
+        PERFORM outbox.refuse('22023',
+            prefix || 'unknown encoding ' || coalesce(to_json(left(encoding, 40))::text, 'NULL'),
             'The encoding is ''json'' or ''msgpack''.');
     ELSIF encoding = 'json' AND octet_length(payload) <= 16777216 THEN
         BEGIN

@@ -1,23 +1,24 @@
--- functions_claim.sql: claims: taking ready jobs, handing claims over. What the dispatcher uses is what a
--- pull consumer in any language may use.
+-- functions_claim.sql: claims: taking ready jobs, handing claims over. What the dispatcher uses is
+-- what a pull consumer in any language may use.
 -- min_level: 1
 --
--- A claim's token is (owner, claim). The owner is a registered dispatcher (outbox.register); the claim
--- number comes from a counter in that dispatcher's memory, so that no token is ever issued twice, whatever
--- the server forgot in a crash. Every change of a running job asks for its token.
+-- A claim's token is (owner, claim). The owner is a registered dispatcher (outbox.register); the
+-- claim number comes from a counter in that dispatcher's memory, so that no token is ever issued
+-- twice, whatever the server forgot in a crash. Every change of a running job asks for its token.
 --
 -- Sessions that call these run at READ COMMITTED. A claim changes no indexed column: a HOT update.
 
--- outbox.hold_dispatcher(id): locks the dispatcher's row against removal until the transaction ends, so
--- that no claim can be committed for a dispatcher that was taken over meanwhile. Internal.
+-- outbox.hold_dispatcher(id): locks the dispatcher's row against removal until the transaction
+-- ends, so that no claim can be committed for a dispatcher that was taken over meanwhile. Internal.
 -- Errors: 22023 it is not registered.
 CREATE OR REPLACE FUNCTION outbox.hold_dispatcher(id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM outbox.dispatcher d WHERE d.id = hold_dispatcher.id FOR KEY SHARE;
     IF NOT FOUND THEN
-        PERFORM outbox.refuse('22023', format('no dispatcher %s is registered', coalesce(id::text, 'NULL')),
-            'Call outbox.register first; a dispatcher that was taken over registers again, with a new id.');
+        PERFORM outbox.refuse('22023',
+            format('no dispatcher %s is registered', coalesce(id::text, 'NULL')),
+            'Call outbox.register first; one that was taken over registers again, with a new id.');
     END IF;
 END
 $$;
@@ -30,19 +31,22 @@ COMMENT ON FUNCTION outbox.hold_dispatcher(bigint) IS
 --   tasks        task names, each at most once
 --   slots        as many numbers: how many jobs of each task at most; 0 or less: none
 --   payload_max  larger payloads (in bytes) come as NULL: fetch them with outbox.payload
--- Returns the claimed jobs, by task in the order given, then by priority, then in the order in which they
--- became ready (ready_xid, id). Rows that somebody holds locked are passed over. attempt counts this
--- claim; expired: expires_at has passed, so settle it as dead instead of running it.
+-- Returns the claimed jobs, by task in the order given, then by priority, then in the order in
+-- which they became ready (ready_xid, id). Rows that somebody holds locked are passed over. attempt
+-- counts this claim; expired: expires_at has passed, so settle it as dead instead of running it.
 -- Errors: 22023 owner not registered, NULL or unequal arrays.
 -- Looking without finding anything writes nothing and takes no transaction id.
 CREATE OR REPLACE FUNCTION outbox.claim(
-    owner bigint, first_claim bigint, tasks text[], slots integer[], payload_max integer DEFAULT 65536)
-RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt integer, max_attempts integer,
-              lost integer, encoding text, payload bytea, payload_size integer, headers text, key text,
-              created_at timestamptz, expired boolean)
+    owner bigint, first_claim bigint, tasks text[], slots integer[],
+    payload_max integer DEFAULT 65536)
+RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt integer,
+              max_attempts integer, lost integer, encoding text, payload bytea,
+              payload_size integer, headers text, key text, created_at timestamptz,
+              expired boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     picked bigint[];
 BEGIN
@@ -74,30 +78,31 @@ BEGIN
         SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1
         FROM unnest(picked) WITH ORDINALITY AS p(id, n)
         WHERE j.id = p.id
-        RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost, j.encoding,
-                  CASE WHEN octet_length(j.payload) <= payload_max THEN j.payload END, octet_length(j.payload),
-                  j.headers::text, j.key, j.created_at, coalesce(j.expires_at <= clock_timestamp(), false))
+        RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,
+                  j.encoding, CASE WHEN octet_length(j.payload) <= payload_max THEN j.payload END,
+                  octet_length(j.payload), j.headers::text, j.key, j.created_at,
+                  coalesce(j.expires_at <= clock_timestamp(), false))
     SELECT * FROM claimed c ORDER BY c.claim;
 END
 $$;
 COMMENT ON FUNCTION outbox.claim(bigint, bigint, text[], integer[], integer) IS
     'claims ready jobs of the tasks for a registered dispatcher, and returns them';
 
--- outbox.adopt(owner, previous, ids, claims, first_claim): hands running jobs of one dispatcher id to
--- another: the same dispatcher after it lost its connection and registered anew.
+-- outbox.adopt(owner, previous, ids, claims, first_claim): hands running jobs of one dispatcher id
+-- to another: the same dispatcher after it lost its connection and registered anew.
 --   owner        the new id, registered
 --   previous     the old id
 --   ids, claims  the jobs that still run here, and their claim numbers under the old id
 --   first_claim  the number of the first new claim; as many are used as rows come back
--- Returns the jobs that are now owner's, in the order of ids, with their new claim numbers. A job that is
--- missing was taken over, settled or cancelled meanwhile: stop it.
+-- Returns the jobs that are now owner's, in the order of ids, with their new claim numbers. A job
+-- that is missing was taken over, settled or cancelled meanwhile: stop it.
 -- Errors: 22023 owner not registered, NULL or unequal arrays.
 CREATE OR REPLACE FUNCTION outbox.adopt(
     owner bigint, previous bigint, ids bigint[], claims bigint[], first_claim bigint)
 RETURNS TABLE(id bigint, claim bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held bigint[];
 BEGIN
@@ -108,7 +113,8 @@ BEGIN
     PERFORM outbox.hold_dispatcher(owner);
     WITH locked AS MATERIALIZED (
         SELECT j.id, t.n
-        FROM (SELECT u.* FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n) ORDER BY u.id) AS t
+        FROM (SELECT u.* FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
+              ORDER BY u.id) AS t
         JOIN outbox.job j ON j.id = t.id AND j.owner = previous AND j.claim = t.claim
         FOR NO KEY UPDATE OF j)
     SELECT array_agg(l.id ORDER BY l.n) INTO held FROM locked l;
@@ -126,12 +132,14 @@ COMMENT ON FUNCTION outbox.adopt(bigint, bigint, bigint[], bigint[], bigint) IS
 
 -- outbox.due(batch): makes scheduled jobs ready whose time has come, and wakes.
 --   batch  at most so many
--- Returns moved, how many; and next_due, the earliest run_at still scheduled (NULL: nothing is). With
--- moved = batch call again; a next_due in the past is a row that somebody holds locked.
-CREATE OR REPLACE FUNCTION outbox.due(batch integer DEFAULT 1000, OUT moved integer, OUT next_due timestamptz)
+-- Returns moved, how many; and next_due, the earliest run_at still scheduled (NULL: nothing is).
+-- With moved = batch call again; a next_due in the past is a row that somebody holds locked.
+CREATE OR REPLACE FUNCTION outbox.due(batch integer DEFAULT 1000, OUT moved integer,
+    OUT next_due timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     cut constant timestamptz := clock_timestamp();
     picked bigint[];
@@ -155,6 +163,7 @@ BEGIN
     ORDER BY j.run_at, j.id LIMIT 1;
 END
 $$;
-COMMENT ON FUNCTION outbox.due(integer) IS 'makes scheduled jobs ready whose time has come; returns how many, and when the next is due';
+COMMENT ON FUNCTION outbox.due(integer) IS
+    'makes scheduled jobs ready whose time has come; returns how many, and when the next is due';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

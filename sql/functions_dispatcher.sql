@@ -1,17 +1,19 @@
 -- functions_dispatcher.sql: dispatchers: registering, beating, being taken over.
 -- min_level: 1
 --
--- A dispatcher whose beat stays the same for a whole lease, on its observer's own clock over one unbroken
--- connection, is lost: the observer ends its sessions (outbox.terminate) and takes its jobs over.
+-- A dispatcher whose beat stays the same for a whole lease, on its observer's own clock over one
+-- unbroken connection, is lost: the observer ends its sessions (outbox.terminate) and takes its
+-- jobs over.
 
--- outbox.level(): the level of this schema, and the lowest level of a program that it still accepts.
+-- outbox.level(): the level of this schema, and the lowest one of a program that it still takes.
 CREATE OR REPLACE FUNCTION outbox.level(OUT level integer, OUT min_level integer)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     SELECT max(m.version), max(m.min_level) INTO level, min_level FROM outbox.migration m;
 END
 $$;
-COMMENT ON FUNCTION outbox.level() IS 'the schema''s level, and the oldest program level that may still use it';
+COMMENT ON FUNCTION outbox.level() IS
+    'the schema''s level, and the oldest program level that may still use it';
 
 -- outbox.register(...): makes a dispatcher known, if nobody else has its name.
 --   id        random and never used before: a new one for each work connection
@@ -19,11 +21,12 @@ COMMENT ON FUNCTION outbox.level() IS 'the schema''s level, and the oldest progr
 --   lock_id   identity of the name's lock file, which the caller holds; boot_id: of its host
 --   backends  server process ids of its sessions; tasks: what it has handlers for
 --   lease     how long it may be silent; it beats (outbox.extend) several times in that time
---   previous  its own id before its connection broke: that row is no rival. Afterwards it adopts from it
---             what still runs (outbox.adopt) and gives the rest back (outbox.take_over)
--- Returns one row. answer 'registered', and other_* NULL. Or 'taken': nothing happened, other_* is who has
--- the name; a caller that knows it to be gone (it holds the lock file that other_lock_id names, on that host,
--- since that boot) takes it over with outbox.take_over(other_id, other_beat) and tries again.
+--   previous  its own id before its connection broke: that row is no rival. Afterwards it adopts
+--             from it what still runs (outbox.adopt) and gives the rest back (outbox.take_over)
+-- Returns one row. answer 'registered', and other_* NULL. Or 'taken': nothing happened, other_* is
+-- who has the name; a caller that knows it to be gone (it holds the lock file that other_lock_id
+-- names, on that host, since that boot) takes it over with outbox.take_over(other_id, other_beat)
+-- and tries again.
 -- Errors: 22023 a NULL argument (previous may be) or a lease below 1 s, 23505 the id exists.
 CREATE OR REPLACE FUNCTION outbox.register(
     id bigint, name text, host text, boot_id text, lock_id text, pid integer, backends integer[],
@@ -34,7 +37,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF num_nulls(id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease) > 0
        OR lease < interval '1 second' THEN
-        PERFORM outbox.refuse('22023', 'outbox.register: an argument is NULL, or the lease is below one second',
+        PERFORM outbox.refuse('22023',
+            'outbox.register: an argument is NULL, or the lease is below one second',
             'All arguments but the last are needed; an unknown text may be empty.');
     END IF;
     PERFORM pg_advisory_xact_lock(1869968483, hashtext(name));
@@ -43,8 +47,8 @@ BEGIN
     FROM outbox.dispatcher d WHERE d.name = register.name AND d.id IS DISTINCT FROM previous
     ORDER BY d.started_at DESC LIMIT 1;
     IF NOT FOUND THEN
-        INSERT INTO outbox.dispatcher (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
-                                       beat_at, started_at)
+        INSERT INTO outbox.dispatcher (id, name, host, boot_id, lock_id, pid, backends, version,
+                                       tasks, lease, beat_at, started_at)
         VALUES (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
                 clock_timestamp(), clock_timestamp());
         answer := 'registered';
@@ -52,15 +56,17 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION outbox.register(bigint, text, text, text, text, integer, integer[], text, text[], interval,
-    bigint) IS 'makes a dispatcher known under an exclusive name, or says who has that name';
+COMMENT ON FUNCTION outbox.register(bigint, text, text, text, text, integer, integer[], text,
+    text[], interval, bigint) IS
+    'makes a dispatcher known under an exclusive name, or says who has that name';
 
 -- outbox.owned(owner): whether the dispatcher owns a job. Internal.
 CREATE OR REPLACE FUNCTION outbox.owned(owner bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM outbox.job j WHERE j.ready_xid IS NOT NULL AND j.owner = owned.owner);
+    RETURN EXISTS (SELECT FROM outbox.job j
+                   WHERE j.ready_xid IS NOT NULL AND j.owner = owned.owner);
 END
 $$;
 COMMENT ON FUNCTION outbox.owned(bigint) IS 'internal: whether a dispatcher owns a job';
@@ -80,9 +86,9 @@ END
 $$;
 COMMENT ON FUNCTION outbox.unregister(bigint) IS 'removes a dispatcher that owns no job any more';
 
--- outbox.extend(owner, tasks, backends): the heartbeat. Also replaces what is known of its tasks and
--- server sessions, where not NULL.
--- Returns false when there is no such dispatcher any more: it was taken over, and stops all it runs.
+-- outbox.extend(owner, tasks, backends): the heartbeat. Also replaces what is known of its tasks
+-- and server sessions, where not NULL.
+-- Returns false when there is no such dispatcher any more: taken over, it stops all it runs.
 CREATE OR REPLACE FUNCTION outbox.extend(
     owner bigint, tasks text[] DEFAULT NULL, backends integer[] DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -97,21 +103,24 @@ $$;
 COMMENT ON FUNCTION outbox.extend(bigint, text[], integer[]) IS
     'a dispatcher''s heartbeat; false: it was taken over';
 
--- outbox.take_over(dispatcher, beat, batch, started): takes the jobs of a lost dispatcher away from it and
--- makes them ready, if its beat is still the one that was seen.
+-- outbox.take_over(dispatcher, beat, batch, started): takes the jobs of a lost dispatcher away from
+-- it and makes them ready, if its beat is still the one that was seen.
 --   dispatcher  its id
---   beat        the heartbeat count that stood still for a whole lease; NULL: any (the caller knows it gone)
+--   beat        the heartbeat count that stood still for a whole lease; NULL: any (the caller knows
+--               it gone)
 --   batch       at most so many jobs in this call
 --   started     false: none of them was begun (their claim's answer never arrived)
--- Each job: owner none, ready again (stamped and woken); started: lost + 1 and an attempt row 'lost';
--- not started: the attempt is given back. Rows that somebody holds locked are passed over. Once it owns
--- none, the dispatcher's row goes too.
+-- Each job: owner none, ready again (stamped and woken); started: lost + 1 and an attempt row
+-- 'lost'; not started: the attempt is given back. Rows that somebody holds locked are passed over.
+-- Once it owns none, the dispatcher's row goes too.
 -- Returns how many jobs; -1 if it has beaten since, or is gone. Call until it is below batch.
 CREATE OR REPLACE FUNCTION outbox.take_over(
-    dispatcher bigint, beat bigint, batch integer DEFAULT 1000, started boolean DEFAULT true) RETURNS integer
+    dispatcher bigint, beat bigint, batch integer DEFAULT 1000, started boolean DEFAULT true)
+RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     lost_name text;
     picked bigint[];
@@ -153,9 +162,10 @@ $$;
 COMMENT ON FUNCTION outbox.take_over(bigint, bigint, integer, boolean) IS
     'makes a lost dispatcher''s jobs ready again, if its heartbeat is still the one that was seen';
 
--- outbox.terminate(dispatcher): ends the server sessions that the dispatcher's row names, where they are
--- still its own (application_name 'outbox ID'): one that stopped in the middle of a transaction would hold
--- row locks for ever. SECURITY INVOKER: the caller needs the right to end them, as the same role has.
+-- outbox.terminate(dispatcher): ends the server sessions that the dispatcher's row names, where
+-- they are still its own (application_name 'outbox ID'): one that stopped in the middle of a
+-- transaction would hold row locks for ever. SECURITY INVOKER: the caller needs the right to end
+-- them, as the same role has.
 -- Returns how many were ended; those that the caller may not end are left, with a warning.
 CREATE OR REPLACE FUNCTION outbox.terminate(dispatcher bigint) RETURNS integer
 LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
@@ -173,7 +183,8 @@ BEGIN
             ended := ended + pg_terminate_backend(backend)::integer;
         EXCEPTION WHEN insufficient_privilege THEN
             RAISE WARNING 'may not end session % of dispatcher %', backend, dispatcher
-                USING HINT = 'Run all dispatchers as one role, or grant this one pg_signal_backend.';
+                USING HINT =
+                    'Run all dispatchers as one role, or grant this one pg_signal_backend.';
         END;
     END LOOP;
     RETURN ended;

@@ -1,8 +1,9 @@
 -- functions_enqueue.sql: what producers call, inside their own transactions.
 -- min_level: 1
 --
--- The job exists if and only if the transaction (or savepoint) of the call commits. All three names have
--- all options from the beginning: a later overload or default would make today's calls ambiguous.
+-- The job exists if and only if the transaction (or savepoint) of the call commits. All three names
+-- have all options from the beginning: a later overload or default would make today's calls
+-- ambiguous.
 --
 -- Options, the same everywhere (NULL always means the default):
 --   key, unique_key, repeat_every, after, on_failed_dependency, notify_done
@@ -13,8 +14,9 @@
 --   expires_at    from then on it is not run any more, but put aside as dead
 --   max_attempts  1 to 32767; default: as the task is configured
 --   headers       JSON object of at most 8 KiB, handed through to the handler
--- Errors, the same everywhere: 22023 bad task name, value out of range, options that exclude each other;
---   22004 NULL payload; 54000 payload over 16 MiB or headers over 8 KiB; 0A000 reserved option.
+-- Errors, the same everywhere: 22023 bad task name, value out of range, options that exclude each
+--   other; 22004 NULL payload; 54000 payload over 16 MiB or headers over 8 KiB; 0A000 reserved
+--   option.
 
 -- outbox.enqueue(task, payload, options...): enqueues a job with a JSON payload.
 --   task     1 to 128 characters of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _
@@ -23,8 +25,8 @@
 CREATE OR REPLACE FUNCTION outbox.enqueue(
     task text, payload jsonb DEFAULT '{}', key text DEFAULT NULL, unique_key text DEFAULT NULL,
     priority integer DEFAULT 2, run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
-    expires_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL, headers jsonb DEFAULT NULL,
-    repeat_every interval DEFAULT NULL, after bigint[] DEFAULT NULL,
+    expires_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
+    headers jsonb DEFAULT NULL, repeat_every interval DEFAULT NULL, after bigint[] DEFAULT NULL,
     on_failed_dependency text DEFAULT NULL, notify_done boolean DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -35,27 +37,28 @@ DECLARE
 BEGIN
     IF (task ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$' AND octet_length(body) <= 16777216
         AND priority BETWEEN 1 AND 4 AND notify_done IS NOT TRUE
-        AND num_nonnulls(key, unique_key, run_at, delay, expires_at, max_attempts, headers, repeat_every,
-                         after, on_failed_dependency) = 0) IS NOT TRUE
+        AND num_nonnulls(key, unique_key, run_at, delay, expires_at, max_attempts, headers,
+                         repeat_every, after, on_failed_dependency) = 0) IS NOT TRUE
     THEN
-        PERFORM outbox.check_options('', task, octet_length(body), key, unique_key, priority, run_at, delay,
-            expires_at, max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done);
+        PERFORM outbox.check_options('', task, octet_length(body), key, unique_key, priority,
+            run_at, delay, expires_at, max_attempts, headers, repeat_every, after,
+            on_failed_dependency, notify_done);
         due := coalesce(run_at, created + delay);
     END IF;
-    INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at, max_attempts,
-                            created_at, ready_xid)
+    INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
+                            max_attempts, created_at, ready_xid)
     VALUES (task, coalesce(priority, 2), 'json', body, headers, due, expires_at, max_attempts,
             created, CASE WHEN due > created THEN NULL ELSE pg_current_xact_id() END)
     RETURNING job.id INTO new_id;
     RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION outbox.enqueue(text, jsonb, text, text, integer, timestamptz, interval, timestamptz,
-    integer, jsonb, interval, bigint[], text, boolean) IS
+COMMENT ON FUNCTION outbox.enqueue(text, jsonb, text, text, integer, timestamptz, interval,
+    timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
     'enqueues a job with a JSON payload in the caller''s transaction; returns its id';
 
--- outbox.enqueue_bytes(task, payload, encoding, options...): the same with a payload that is already
--- encoded, and stored as it is.
+-- outbox.enqueue_bytes(task, payload, encoding, options...): the same with a payload that is
+-- already encoded, and stored as it is.
 --   payload   the bytes; at most 16 MiB
 --   encoding  'json' (checked: one JSON value in UTF-8) or 'msgpack' (not looked at)
 -- Returns id, and existing: whether the job was there already (reserved for unique_key; now false).
@@ -63,8 +66,8 @@ COMMENT ON FUNCTION outbox.enqueue(text, jsonb, text, text, integer, timestamptz
 CREATE OR REPLACE FUNCTION outbox.enqueue_bytes(
     task text, payload bytea, encoding text, key text DEFAULT NULL, unique_key text DEFAULT NULL,
     priority integer DEFAULT 2, run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
-    expires_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL, headers jsonb DEFAULT NULL,
-    repeat_every interval DEFAULT NULL, after bigint[] DEFAULT NULL,
+    expires_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
+    headers jsonb DEFAULT NULL, repeat_every interval DEFAULT NULL, after bigint[] DEFAULT NULL,
     on_failed_dependency text DEFAULT NULL, notify_done boolean DEFAULT NULL,
     OUT id bigint, OUT existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -74,35 +77,37 @@ DECLARE
 BEGIN
     IF (task ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$' AND octet_length(payload) <= 16777216
         AND encoding = 'msgpack' AND priority BETWEEN 1 AND 4 AND notify_done IS NOT TRUE
-        AND num_nonnulls(key, unique_key, run_at, delay, expires_at, max_attempts, headers, repeat_every,
-                         after, on_failed_dependency) = 0) IS NOT TRUE
+        AND num_nonnulls(key, unique_key, run_at, delay, expires_at, max_attempts, headers,
+                         repeat_every, after, on_failed_dependency) = 0) IS NOT TRUE
     THEN
         PERFORM outbox.check_body('', payload, encoding);
-        PERFORM outbox.check_options('', task, octet_length(payload), key, unique_key, priority, run_at, delay,
-            expires_at, max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done);
+        PERFORM outbox.check_options('', task, octet_length(payload), key, unique_key, priority,
+            run_at, delay, expires_at, max_attempts, headers, repeat_every, after,
+            on_failed_dependency, notify_done);
         due := coalesce(run_at, created + delay);
     END IF;
-    INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at, max_attempts,
-                            created_at, ready_xid)
+    INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
+                            max_attempts, created_at, ready_xid)
     VALUES (task, coalesce(priority, 2), encoding, payload, headers, due, expires_at, max_attempts,
             created, CASE WHEN due > created THEN NULL ELSE pg_current_xact_id() END)
     RETURNING job.id INTO enqueue_bytes.id;
     existing := false;
 END
 $$;
-COMMENT ON FUNCTION outbox.enqueue_bytes(text, bytea, text, text, text, integer, timestamptz, interval,
-    timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
-    'enqueues a job whose payload is already encoded (json or msgpack) in the caller''s transaction';
+COMMENT ON FUNCTION outbox.enqueue_bytes(text, bytea, text, text, text, integer, timestamptz,
+    interval, timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
+    'enqueues a job whose payload is encoded already (json or msgpack), like outbox.enqueue';
 
--- outbox.enqueue_row(): trigger function that enqueues a job a row, for programs that can't be changed.
+-- outbox.enqueue_row(): trigger function that enqueues a job a row, for programs that can't be
+-- changed.
 --   CREATE TRIGGER ... AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW
 --       EXECUTE FUNCTION outbox.enqueue_row('task');
 --   CREATE TRIGGER ... AFTER INSERT ON t REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
---       EXECUTE FUNCTION outbox.enqueue_row('task');          (one INSERT for all rows of the statement)
+--       EXECUTE FUNCTION outbox.enqueue_row('task');      (one INSERT for all its rows)
 -- The payload is the new row as a JSON object; on DELETE the old row (statement form: OLD TABLE AS
 -- old_rows). Its one argument is the task.
--- Errors: 39P01 a BEFORE or TRUNCATE trigger, not exactly one argument, or a statement trigger without
--- its transition table; 22023 bad task name; 54000 a row over 16 MiB.
+-- Errors: 39P01 a BEFORE or TRUNCATE trigger, not exactly one argument, or a statement trigger
+-- without its transition table; 22023 bad task name; 54000 a row over 16 MiB.
 CREATE OR REPLACE FUNCTION outbox.enqueue_row() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -111,16 +116,19 @@ DECLARE
     body bytea;
 BEGIN
     IF TG_WHEN <> 'AFTER' OR TG_OP = 'TRUNCATE' OR TG_NARGS <> 1 THEN
-        PERFORM outbox.refuse('39P01', format('trigger %I: outbox.enqueue_row is used wrongly', TG_NAME),
+        PERFORM outbox.refuse('39P01',
+            format('trigger %I: outbox.enqueue_row is used wrongly', TG_NAME),
             'Use it AFTER INSERT, UPDATE or DELETE, with the task as its one argument.');
     ELSIF (TG_ARGV[0] ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$') IS NOT TRUE THEN
         PERFORM outbox.refuse_task(format('trigger %I: ', TG_NAME), TG_ARGV[0]);
     END IF;
     IF TG_LEVEL = 'ROW' THEN
-        body := convert_to((CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END)::text, 'UTF8');
+        body := convert_to((CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD)
+                                       ELSE to_jsonb(NEW) END)::text, 'UTF8');
         IF octet_length(body) > 16777216 THEN
-            PERFORM outbox.check_options(format('trigger %I: ', TG_NAME), TG_ARGV[0], octet_length(body),
-                NULL, NULL, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+            PERFORM outbox.check_options(format('trigger %I: ', TG_NAME), TG_ARGV[0],
+                octet_length(body), NULL, NULL, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                NULL);
         END IF;
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
         VALUES (TG_ARGV[0], 'json', body, created, pg_current_xact_id());
@@ -128,16 +136,19 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
                    AND rows_name IN (t.tgnewtable, t.tgoldtable)) THEN
-        PERFORM outbox.refuse('39P01', format('trigger %I has no transition table %s', TG_NAME, rows_name),
+        PERFORM outbox.refuse('39P01',
+            format('trigger %I has no transition table %s', TG_NAME, rows_name),
             format('Create it with REFERENCING %s TABLE AS %s, or FOR EACH ROW.',
                    CASE TG_OP WHEN 'DELETE' THEN 'OLD' ELSE 'NEW' END, rows_name));
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created, pg_current_xact_id()
+        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created,
+            pg_current_xact_id()
         FROM old_rows r;
     ELSE
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created, pg_current_xact_id()
+        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created,
+            pg_current_xact_id()
         FROM new_rows r;
     END IF;
     RETURN NULL;

@@ -1,28 +1,32 @@
 -- functions_many.sql: outbox.enqueue_many, and what checks its JSON.
 -- min_level: 1
 
--- outbox.check_job(prefix, job, body, has_body): checks one element of enqueue_many, whatever it is.
--- Internal. Errors: those of outbox.check_options and outbox.check_body; 22023 an unknown key, a value
--- of the wrong type or not a time or interval.
-CREATE OR REPLACE FUNCTION outbox.check_job(prefix text, job jsonb, body bytea, has_body boolean) RETURNS void
+-- outbox.check_job(prefix, job, body, has_body): checks one element of enqueue_many. Internal.
+-- Errors: those of outbox.check_options and outbox.check_body; 22023 an unknown key, a
+-- value of the wrong type or not a time or interval.
+CREATE OR REPLACE FUNCTION outbox.check_job(
+    prefix text, job jsonb, body bytea, has_body boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    types constant jsonb := '{"task": "string", "payload": "any", "encoding": "string", "key": "string",
-        "unique_key": "string", "priority": "integer", "run_at": "time", "delay": "interval",
-        "expires_at": "time", "max_attempts": "integer", "headers": "object", "repeat_every": "interval",
-        "after": "array", "on_failed_dependency": "string", "notify_done": "boolean"}';
+    types constant jsonb := '{"task": "string", "payload": "any", "encoding": "string",
+        "key": "string", "unique_key": "string", "priority": "integer", "run_at": "time",
+        "delay": "interval", "expires_at": "time", "max_attempts": "integer", "headers": "object",
+        "repeat_every": "interval", "after": "array", "on_failed_dependency": "string",
+        "notify_done": "boolean"}';
     name text;
     value jsonb;
     got text;
 BEGIN
     IF (jsonb_typeof(job) = 'object') IS NOT TRUE THEN
-        PERFORM outbox.refuse('22023', prefix || 'not an object but ' || coalesce(jsonb_typeof(job), 'NULL'),
+        PERFORM outbox.refuse('22023',
+            prefix || 'not an object but ' || coalesce(jsonb_typeof(job), 'NULL'),
             'Each job is an object such as {"task": "resize", "payload": {"id": 7}}.');
     END IF;
     FOR name, value IN SELECT * FROM jsonb_each(job) LOOP
         got := jsonb_typeof(value);
         IF types ->> name IS NULL THEN
-            PERFORM outbox.refuse('22023', format('%sunknown key %s', prefix, to_json(left(name, 64))),
+            PERFORM outbox.refuse('22023',
+                format('%sunknown key %s', prefix, to_json(left(name, 64))),
                 'The keys are task, payload, and the names of outbox.enqueue''s options.');
         ELSIF has_body AND name = 'payload' THEN
             PERFORM outbox.refuse('22023', prefix || 'the key "payload" is given beside payloads',
@@ -36,19 +40,23 @@ BEGIN
             IF abs(value::text::numeric) <= 1000000 AND value::text::numeric % 1 = 0 THEN
                 CONTINUE;
             END IF;
-            PERFORM outbox.refuse('22023', format('%s%s is %s', prefix, name, left(value::text, 40)),
-                CASE name WHEN 'priority' THEN 'A priority is 1 (first), 2 (the default), 3 or 4 (last).'
+            PERFORM outbox.refuse('22023',
+                format('%s%s is %s', prefix, name, left(value::text, 40)),
+                CASE name WHEN 'priority'
+                          THEN 'A priority is 1 (first), 2 (the default), 3 or 4 (last).'
                           ELSE 'It is an integer between 1 and 32767.' END);
         ELSIF types ->> name = 'interval' AND got = 'number' THEN
             CONTINUE;
         ELSIF types ->> name IN ('time', 'interval') AND got = 'string' THEN
             CONTINUE;
         END IF;
-        PERFORM outbox.refuse('22023', format('%s"%s" is a JSON %s', prefix, name, got), 'It must be '
-            || CASE types ->> name WHEN 'interval' THEN 'a number of seconds, or a string such as "90 seconds"'
-                                   WHEN 'time' THEN 'a string such as "2030-01-02T03:04:05Z"'
-                                   WHEN 'integer' THEN 'a whole number'
-                                   ELSE 'a JSON ' || (types ->> name) END || '.');
+        PERFORM outbox.refuse('22023', format('%s"%s" is a JSON %s', prefix, name, got),
+            'It must be '
+            || CASE types ->> name
+               WHEN 'interval' THEN 'a number of seconds, or a string such as "90 seconds"'
+               WHEN 'time' THEN 'a string such as "2030-01-02T03:04:05Z"'
+               WHEN 'integer' THEN 'a whole number'
+               ELSE 'a JSON ' || (types ->> name) END || '.');
     END LOOP;
     IF has_body THEN
         PERFORM outbox.check_body(prefix, body, job ->> 'encoding');
@@ -74,36 +82,42 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN (job ->> name)::timestamptz;
 EXCEPTION WHEN data_exception THEN
-    PERFORM outbox.refuse('22023', format('%s"%s" is not a time: %s', prefix, name, left((job -> name)::text, 64)),
+    PERFORM outbox.refuse('22023',
+        format('%s"%s" is not a time: %s', prefix, name, left((job -> name)::text, 64)),
         'Write it as "2030-01-02T03:04:05Z".');
 END
 $$;
 COMMENT ON FUNCTION outbox.json_time(text, text, jsonb) IS 'internal: a member of a job as a time';
 
--- outbox.json_interval(prefix, name, job): the member `name` of job, a number of seconds or a string, as
--- an interval; NULL for none. Internal.
+-- outbox.json_interval(prefix, name, job): the member `name` of job, a number of seconds or a
+-- string, as an interval; NULL for none. Internal.
 -- Errors: 22023 not an interval.
 CREATE OR REPLACE FUNCTION outbox.json_interval(prefix text, name text, job jsonb) RETURNS interval
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN CASE WHEN jsonb_typeof(job -> name) IS DISTINCT FROM 'number' THEN (job ->> name)::interval
-                WHEN abs((job ->> name)::numeric) <= 1e10 THEN make_interval(secs => (job ->> name)::float8)
-                ELSE ('too large: ' || (job ->> name))::interval END; -- older servers overflow silently
+    RETURN CASE WHEN jsonb_typeof(job -> name) IS DISTINCT FROM 'number'
+                THEN (job ->> name)::interval
+                WHEN abs((job ->> name)::numeric) <= 1e10
+                THEN make_interval(secs => (job ->> name)::float8)
+                -- Older servers overflow silently.
+                ELSE ('too large: ' || (job ->> name))::interval END;
 EXCEPTION WHEN data_exception THEN
-    PERFORM outbox.refuse('22023', format('%s"%s" is not an interval: %s', prefix, name,
-        left((job -> name)::text, 64)), 'Write a number of seconds, or a string such as "90 seconds".');
+    PERFORM outbox.refuse('22023',
+        format('%s"%s" is not an interval: %s', prefix, name, left((job -> name)::text, 64)),
+        'Write a number of seconds, or a string such as "90 seconds".');
 END
 $$;
-COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS 'internal: a member of a job as an interval';
+COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS
+    'internal: a member of a job as an interval';
 
 -- outbox.enqueue_many(jobs, payloads): enqueues any number of jobs with one INSERT.
 --   jobs      JSON array of objects. Keys: "task"; "payload" (any JSON, default {}); the options of
 --             outbox.enqueue by name (delay: a string, or a number of seconds; times: strings)
---   payloads  NULL, or as many encoded payloads as there are jobs: the i-th is the payload of jobs[i],
---             which then has "encoding" ('json' or 'msgpack') instead of "payload"
+--   payloads  NULL, or as many encoded payloads as there are jobs: the i-th is the payload of
+--             jobs[i], which then has "encoding" ('json' or 'msgpack') instead of "payload"
 -- Returns a row a job, in order: its id, and existing (reserved for unique_key; now false).
--- Errors: as outbox.enqueue and outbox.enqueue_bytes, the message beginning with the first bad element's
--- position from 0: jobs[3]: unknown key "prio". Nothing is enqueued then.
+-- Errors: as outbox.enqueue and outbox.enqueue_bytes, the message beginning with the first bad
+-- element's position from 0: jobs[3]: unknown key "prio". Nothing is enqueued then.
 CREATE OR REPLACE FUNCTION outbox.enqueue_many(jobs jsonb, payloads bytea[] DEFAULT NULL)
 RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -115,16 +129,20 @@ DECLARE
     n bigint;
 BEGIN
     IF (jsonb_typeof(jobs) = 'array') IS NOT TRUE THEN
-        PERFORM outbox.refuse('22023', 'jobs is not a JSON array but ' || coalesce(jsonb_typeof(jobs), 'NULL'),
+        PERFORM outbox.refuse('22023',
+            'jobs is not a JSON array but ' || coalesce(jsonb_typeof(jobs), 'NULL'),
             'Pass an array of objects such as [{"task": "resize", "payload": {"id": 7}}].');
     ELSIF has_body AND cardinality(payloads) <> jsonb_array_length(jobs) THEN
-        PERFORM outbox.refuse('22023', format('payloads has %s elements, jobs has %s', cardinality(payloads),
-            jsonb_array_length(jobs)), 'Pass a payload for each job, in the same order.');
+        PERFORM outbox.refuse('22023',
+            format('payloads has %s elements, jobs has %s', cardinality(payloads),
+                   jsonb_array_length(jobs)),
+            'Pass a payload for each job, in the same order.');
     END IF;
     -- What this does not recognise as surely right is looked at closely, one by one.
     FOR job, body, n IN
         SELECT e.job, e.body, e.n
-        FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY AS e(job, body, n)
+        FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads))
+             WITH ORDINALITY AS e(job, body, n)
         WHERE (CASE WHEN jsonb_typeof(e.job) = 'object'
                      AND e.job - '{task,payload,encoding,priority,max_attempts}'::text[] = '{}'
                     THEN jsonb_typeof(e.job -> 'task') = 'string'
@@ -137,7 +155,8 @@ BEGIN
                               THEN NOT e.job ? 'payload' AND e.job -> 'encoding' = '"msgpack"'
                                    AND octet_length(e.body) <= 16777216
                               ELSE NOT e.job ? 'encoding'
-                                   AND octet_length(coalesce(e.job -> 'payload', '{}')::text) <= 4194304 END
+                                   AND coalesce(octet_length((e.job -> 'payload')::text), 2)
+                                       <= 4194304 END
                END) IS NOT TRUE
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
@@ -153,12 +172,13 @@ BEGIN
                nullif(e.job -> 'headers', 'null'), d.due, (e.job ->> 'expires_at')::timestamptz,
                (e.job ->> 'max_attempts')::numeric::smallint, created,
                CASE WHEN d.due > created THEN NULL ELSE pg_current_xact_id() END
-        FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY AS e(job, body, n)
+        FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads))
+             WITH ORDINALITY AS e(job, body, n)
         CROSS JOIN LATERAL (
             SELECT coalesce((e.job ->> 'run_at')::timestamptz,
-                            created + CASE jsonb_typeof(e.job -> 'delay')
-                                      WHEN 'number' THEN make_interval(secs => (e.job ->> 'delay')::float8)
-                                      ELSE (e.job ->> 'delay')::interval END) AS due) AS d
+                created + CASE jsonb_typeof(e.job -> 'delay')
+                          WHEN 'number' THEN make_interval(secs => (e.job ->> 'delay')::float8)
+                          ELSE (e.job ->> 'delay')::interval END) AS due) AS d
         ORDER BY e.n
         RETURNING j.id)
     SELECT m.id, false FROM made m ORDER BY m.id;

@@ -13,7 +13,7 @@ $$;
 COMMENT ON FUNCTION outbox.payload(bigint) IS 'the stored payload of a job, live, dead or done';
 
 -- outbox.cancel(id): removes a job that is not running, a dead one too, with its attempt rows.
--- Returns 'cancelled', 'running' (nothing happened) or 'not found'. Waits for whoever holds the row.
+-- Returns 'cancelled', 'running' (nothing happened) or 'not found'. Waits for who holds the row.
 CREATE OR REPLACE FUNCTION outbox.cancel(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -37,8 +37,8 @@ END
 $$;
 COMMENT ON FUNCTION outbox.cancel(bigint) IS 'removes a job that is not running';
 
--- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows kept), or a
--- scheduled one ready now. An expires_at that has passed is forgotten.
+-- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows
+-- kept), or a scheduled one ready now. An expires_at that has passed is forgotten.
 -- Returns 'retried', 'ready' (it is already), 'running' or 'not found'.
 CREATE OR REPLACE FUNCTION outbox.retry(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -46,12 +46,12 @@ DECLARE
     live outbox.job;
 BEGIN
     WITH risen AS (DELETE FROM outbox.dead d WHERE d.id = retry.id RETURNING d.*)
-    INSERT INTO outbox.job (id, ready_xid, created_at, run_at, expires_at, max_attempts, priority, logged,
-                            task, encoding, key, unique_key, headers, payload)
+    INSERT INTO outbox.job (id, ready_xid, created_at, run_at, expires_at, max_attempts, priority,
+                            logged, task, encoding, key, unique_key, headers, payload)
     OVERRIDING SYSTEM VALUE
     SELECT r.id, pg_current_xact_id(), r.created_at, r.run_at,
-           CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts, r.priority,
-           r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload
+           CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts,
+           r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload
     FROM risen r;
     IF FOUND THEN
         RETURN 'retried';
@@ -70,6 +70,7 @@ BEGIN
     RETURN 'retried';
 END
 $$;
-COMMENT ON FUNCTION outbox.retry(bigint) IS 'makes a dead job a job again, or a scheduled one ready now';
+COMMENT ON FUNCTION outbox.retry(bigint) IS
+    'makes a dead job a job again, or a scheduled one ready now';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

@@ -1,10 +1,11 @@
 -- functions_settle.sql: what became of claimed jobs.
 -- min_level: 1
 
--- outbox.answers(ids, claims, held_ids, held_claims): the answer for each (id, claim), in their order:
--- 'done' for those held, 'lost' where the row is there under another claim, 'gone' where there is none.
--- Internal: called after the work, in the same transaction.
-CREATE OR REPLACE FUNCTION outbox.answers(ids bigint[], claims bigint[], held_ids bigint[], held_claims bigint[])
+-- outbox.answers(ids, claims, held_ids, held_claims): the answer for each (id, claim), in their
+-- order: 'done' for those held, 'lost' where the row is there under another claim, 'gone' where
+-- there is none. Internal: called after the work, in the same transaction.
+CREATE OR REPLACE FUNCTION outbox.answers(
+    ids bigint[], claims bigint[], held_ids bigint[], held_claims bigint[])
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
@@ -35,29 +36,33 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS 'internal: raises an error unless the arrays match';
+COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS
+    'internal: raises an error unless the arrays match';
 
 -- outbox.settle(owner, ids, claims, outcomes): records what became of claimed jobs.
 --   owner        the dispatcher
 --   ids, claims  the jobs and their claim numbers
---   outcomes     NULL: all succeeded. Else a JSON array as long as ids; null: succeeded, or an object:
+--   outcomes     NULL: all succeeded. Else a JSON array as long as ids; null: done, or an object:
 --     outcome       done | retry | dead | release
---     delay_ms      retry, release: not before so many milliseconds from now; 0 (the default): at once
+--     delay_ms      retry, release: not before so many milliseconds from now; default 0: at once
 --     reason        text; needed for retry and dead
 --     uncounted     dead: true if this attempt was not run (expired, too often lost)
---     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers; head, tail:
---                   base64. For the attempt's row; each may be null or absent
--- done: the job and its attempt rows are deleted. retry: an attempt row; ready again after the delay. dead:
--- moved to outbox.dead, with an attempt row unless uncounted, which also gives the attempt back. release:
--- the attempt is given back, no row; ready again after the delay.
--- Returns for each job, in order: 'done' recorded; 'lost' it is there under another claim: this result is
--- void; 'gone' there is no such job any more. Rows are locked in the order of their ids.
--- Errors: 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position from 0.
-CREATE OR REPLACE FUNCTION outbox.settle(owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL)
+--     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
+--                   head, tail: base64. For the attempt's row; each may be null or absent
+-- done: the job and its attempt rows are deleted. retry: an attempt row; ready again after the
+-- delay. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
+-- attempt back. release: the attempt is given back, no row; ready again after the delay.
+-- Returns for each job, in order: 'done' recorded; 'lost' it is there under another claim: this
+-- result is void; 'gone' there is no such job any more. Rows are locked in the order of their ids.
+-- Errors: 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
+-- from 0.
+CREATE OR REPLACE FUNCTION outbox.settle(
+    owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held_ids bigint[];
     held_claims bigint[];
@@ -85,11 +90,13 @@ COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb) IS
     'records what became of claimed jobs; says which claims no longer held';
 
 -- outbox.settle_mixed(...): outbox.settle when not all succeeded. Internal.
-CREATE OR REPLACE FUNCTION outbox.settle_mixed(owner bigint, ids bigint[], claims bigint[], outcomes jsonb)
+CREATE OR REPLACE FUNCTION outbox.settle_mixed(
+    owner bigint, ids bigint[], claims bigint[], outcomes jsonb)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held_ids bigint[];
     held_claims bigint[];
@@ -100,8 +107,10 @@ BEGIN
     PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
     WITH locked AS MATERIALIZED (
         SELECT j.id, j.claim, nullif(t.fate, 'null') AS fate
-        FROM (SELECT u.* FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
-                              AS u(id, claim, fate) ORDER BY u.id) AS t
+        FROM (SELECT u.*
+              FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
+                   AS u(id, claim, fate)
+              ORDER BY u.id) AS t
         JOIN outbox.job j ON j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
         FOR UPDATE OF j)
     SELECT array_agg(l.id), array_agg(l.claim),
@@ -110,7 +119,8 @@ BEGIN
            array_agg(l.fate) FILTER (WHERE l.fate ->> 'outcome' <> 'done')
     INTO held_ids, held_claims, done_ids, fate_ids, fates FROM locked l;
     IF done_ids IS NOT NULL THEN
-        WITH gone AS (DELETE FROM outbox.job AS j WHERE j.id = ANY (done_ids) RETURNING j.id, j.logged)
+        WITH gone AS (
+            DELETE FROM outbox.job AS j WHERE j.id = ANY (done_ids) RETURNING j.id, j.logged)
         DELETE FROM outbox.attempt a USING gone g WHERE g.logged AND a.job_id = g.id;
     END IF;
     IF fate_ids IS NOT NULL THEN
@@ -133,9 +143,11 @@ DECLARE
 BEGIN
     IF jsonb_typeof(outcomes) <> 'array' OR jsonb_array_length(outcomes) <> count THEN
         PERFORM outbox.refuse('22023', 'outcomes is not an array as long as ids',
-            'Pass null or an object such as {"outcome": "retry", "reason": "exit 1"} for each job.');
+            'Pass null, or an object such as {"outcome": "retry", "reason": "exit 1"}, '
+            'for each job.');
     END IF;
-    SELECT e.n - 1 AS n, e.fate INTO bad FROM jsonb_array_elements(outcomes) WITH ORDINALITY AS e(fate, n)
+    SELECT e.n - 1 AS n, e.fate INTO bad
+    FROM jsonb_array_elements(outcomes) WITH ORDINALITY AS e(fate, n)
     WHERE e.fate <> 'null'
       AND CASE WHEN jsonb_typeof(e.fate) <> 'object' THEN true
                WHEN e.fate ->> 'outcome' IN ('done', 'release') THEN false
@@ -143,41 +155,47 @@ BEGIN
                ELSE true END
     LIMIT 1;
     IF FOUND THEN
-        PERFORM outbox.refuse('22023', format('outcomes[%s] is not an outcome: %s', bad.n, left(bad.fate::text, 100)),
-            'It is null, or an object whose "outcome" is done, retry, dead or release; retry and dead have a "reason".');
+        PERFORM outbox.refuse('22023',
+            format('outcomes[%s] is not an outcome: %s', bad.n, left(bad.fate::text, 100)),
+            'It is null, or an object whose "outcome" is done, retry, dead or release; '
+            'retry and dead have a "reason".');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION outbox.check_outcomes(jsonb, integer) IS 'internal: raises an error unless these are outcomes';
+COMMENT ON FUNCTION outbox.check_outcomes(jsonb, integer) IS
+    'internal: raises an error unless these are outcomes';
 
--- outbox.log_attempts(owner, ids, fates): the attempt rows of retry and dead. Internal; the jobs are locked
--- and still in their claimed state.
-CREATE OR REPLACE FUNCTION outbox.log_attempts(owner bigint, ids bigint[], fates jsonb[]) RETURNS void
+-- outbox.log_attempts(owner, ids, fates): the attempt rows of retry and dead. Internal; the jobs
+-- are locked and still in their claimed state.
+CREATE OR REPLACE FUNCTION outbox.log_attempts(owner bigint, ids bigint[], fates jsonb[])
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason, exit_code, signal,
-                                http_status, output_head, output_tail, output_bytes, dispatcher)
-    SELECT j.id, j.attempts, (f.fate ->> 'started_at')::timestamptz, (f.fate ->> 'duration_ms')::bigint,
-           f.fate ->> 'outcome', f.fate ->> 'reason', (f.fate ->> 'exit_code')::integer,
-           (f.fate ->> 'signal')::integer, (f.fate ->> 'http_status')::integer,
-           decode(f.fate ->> 'head', 'base64'), decode(f.fate ->> 'tail', 'base64'),
-           (f.fate ->> 'output_bytes')::bigint,
+    INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason,
+                                exit_code, signal, http_status, output_head, output_tail,
+                                output_bytes, dispatcher)
+    SELECT j.id, j.attempts, (f.fate ->> 'started_at')::timestamptz,
+           (f.fate ->> 'duration_ms')::bigint, f.fate ->> 'outcome', f.fate ->> 'reason',
+           (f.fate ->> 'exit_code')::integer, (f.fate ->> 'signal')::integer,
+           (f.fate ->> 'http_status')::integer, decode(f.fate ->> 'head', 'base64'),
+           decode(f.fate ->> 'tail', 'base64'), (f.fate ->> 'output_bytes')::bigint,
            (SELECT d.name FROM outbox.dispatcher d WHERE d.id = log_attempts.owner)
     FROM unnest(ids, fates) AS f(id, fate) JOIN outbox.job j ON j.id = f.id
     WHERE f.fate ->> 'outcome' = 'retry'
        OR f.fate ->> 'outcome' = 'dead' AND (f.fate ->> 'uncounted')::boolean IS NOT TRUE;
 END
 $$;
-COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[]) IS 'internal: writes attempt rows';
+COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[]) IS
+    'internal: writes attempt rows';
 
--- outbox.put_back(ids, fates): those with the outcome retry or release lose their owner and become ready,
--- at once or later. Internal; the jobs are locked.
+-- outbox.put_back(ids, fates): those with the outcome retry or release lose their owner and become
+-- ready, at once or later. Internal; the jobs are locked.
 CREATE OR REPLACE FUNCTION outbox.put_back(ids bigint[], fates jsonb[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     tasks text[];
 BEGIN
@@ -188,7 +206,8 @@ BEGIN
             logged = j.logged OR f.outcome = 'retry',
             ready_xid = CASE WHEN f.delay_ms > 0 THEN NULL ELSE pg_current_xact_id() END,
             run_at = CASE WHEN f.delay_ms > 0
-                          THEN clock_timestamp() + f.delay_ms * interval '1 millisecond' ELSE j.run_at END
+                          THEN clock_timestamp() + f.delay_ms * interval '1 millisecond'
+                          ELSE j.run_at END
         FROM (SELECT u.id, u.fate ->> 'outcome' AS outcome,
                      coalesce((u.fate ->> 'delay_ms')::float8, 0) AS delay_ms
               FROM unnest(ids, fates) AS u(id, fate)) AS f
@@ -198,13 +217,15 @@ BEGIN
     PERFORM outbox.wake_tasks(tasks, false);
 END
 $$;
-COMMENT ON FUNCTION outbox.put_back(bigint[], jsonb[]) IS 'internal: gives claimed jobs back, at once or after a delay';
+COMMENT ON FUNCTION outbox.put_back(bigint[], jsonb[]) IS
+    'internal: gives claimed jobs back, at once or after a delay';
 
--- outbox.bury(ids, fates): those with the outcome dead move to outbox.dead. Internal; the jobs are locked.
+-- outbox.bury(ids, fates): those with the outcome dead move to outbox.dead. Internal; the jobs are
+-- locked.
 CREATE OR REPLACE FUNCTION outbox.bury(ids bigint[], fates jsonb[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     WITH gone AS (
         DELETE FROM outbox.job AS j
@@ -213,18 +234,20 @@ BEGIN
                FROM unnest(ids, fates) AS u(id, fate) WHERE u.fate ->> 'outcome' = 'dead') AS f
         WHERE j.id = f.id
         RETURNING j.*, f.reason, f.uncounted)
-    INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, attempts, lost, max_attempts,
-                             priority, logged, task, encoding, key, unique_key, reason, headers, payload)
-    SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(), g.attempts - g.uncounted::integer,
-           g.lost, g.max_attempts, g.priority, g.logged OR NOT g.uncounted, g.task, g.encoding, g.key,
-           g.unique_key, g.reason, g.headers, g.payload
+    INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, attempts, lost,
+                             max_attempts, priority, logged, task, encoding, key, unique_key,
+                             reason, headers, payload)
+    SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(),
+           g.attempts - g.uncounted::integer, g.lost, g.max_attempts, g.priority,
+           g.logged OR NOT g.uncounted, g.task, g.encoding, g.key, g.unique_key, g.reason,
+           g.headers, g.payload
     FROM gone g;
 END
 $$;
 COMMENT ON FUNCTION outbox.bury(bigint[], jsonb[]) IS 'internal: moves jobs to outbox.dead';
 
--- outbox.release(owner, ids, claims, delay): gives claimed jobs back that were not run: the attempt is not
--- counted, and they are ready again at once or after the delay.
+-- outbox.release(owner, ids, claims, delay): gives claimed jobs back that were not run: the attempt
+-- is not counted, and they are ready again at once or after the delay.
 -- Returns and errors: as outbox.settle.
 CREATE OR REPLACE FUNCTION outbox.release(
     owner bigint, ids bigint[], claims bigint[], delay interval DEFAULT '0')

@@ -1,23 +1,26 @@
 -- functions_wake.sql: who sleeps asks to be woken, nobody else pays.
 -- min_level: 1
 --
--- A dispatcher that goes to sleep holds a shared advisory lock a task (outbox.watch). Whoever makes a row
--- of the task ready tries that lock exclusively: it fails when somebody sleeps, and only then is
--- NOTIFY outbox sent. Lock key: (1869968482, hashtext(task)); 1869968482 is 'outb'.
+-- A dispatcher that goes to sleep holds a shared advisory lock a task (outbox.watch). Whoever makes
+-- a row of the task ready tries that lock exclusively: it fails when somebody sleeps, and only then
+-- is NOTIFY outbox sent. Lock key: (1869968482, hashtext(task)); 1869968482 is 'outb'.
 
--- outbox.wake_tasks(tasks, by_hand): sends NOTIFY outbox if somebody sleeps who handles one of the tasks.
+-- outbox.wake_tasks(tasks, by_hand): sends NOTIFY outbox if somebody sleeps who handles one of the
+-- tasks.
 --   tasks    names, each once; NULL or empty: nothing happens
 --   by_hand  false: the setting outbox.notify = off is obeyed
--- Internal: called by the insert trigger and by every function that makes rows ready, after the rows have
--- their transaction id. Trying and releasing the lock is one expression, because between two statements a
--- cancelled producer would keep it; a second try makes the other producers' tries cost no NOTIFY.
+-- Internal: called by the insert trigger and by every function that makes rows ready, after the
+-- rows have their transaction id. Trying and releasing the lock is one expression, because between
+-- two statements a cancelled producer would keep it; a second try makes the other producers' tries
+-- cost no NOTIFY.
 CREATE OR REPLACE FUNCTION outbox.wake_tasks(tasks text[], by_hand boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     lock_class constant integer := 1869968482;
     task text;
 BEGIN
-    IF NOT by_hand AND lower(current_setting('outbox.notify', true)) IN ('off', 'false', 'no', '0') THEN
+    IF NOT by_hand
+       AND lower(current_setting('outbox.notify', true)) IN ('off', 'false', 'no', '0') THEN
         RETURN;
     END IF;
     FOREACH task IN ARRAY coalesce(tasks, '{}') LOOP
@@ -39,8 +42,8 @@ COMMENT ON FUNCTION outbox.wake_tasks(text[], boolean) IS
 CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM outbox.wake_tasks(ARRAY(SELECT DISTINCT n.task FROM new_rows n WHERE n.ready_xid IS NOT NULL),
-                              false);
+    PERFORM outbox.wake_tasks(
+        ARRAY(SELECT DISTINCT n.task FROM new_rows n WHERE n.ready_xid IS NOT NULL), false);
     RETURN NULL;
 END
 $$;
@@ -51,7 +54,8 @@ COMMENT ON FUNCTION outbox.job_inserted() IS
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger
-                   WHERE tgrelid = 'outbox.job'::pg_catalog.regclass AND tgname = 'job_inserted') THEN
+                   WHERE tgrelid = 'outbox.job'::pg_catalog.regclass
+                   AND tgname = 'job_inserted') THEN
         CREATE TRIGGER job_inserted AFTER INSERT ON outbox.job
             REFERENCING NEW TABLE AS new_rows
             FOR EACH STATEMENT EXECUTE FUNCTION outbox.job_inserted();
@@ -59,8 +63,9 @@ BEGIN
 END
 $$;
 
--- outbox.wake(task): wakes by hand the dispatchers that sleep and handle the task, whatever outbox.notify
--- says. For jobs committed where NOTIFY is forbidden (PREPARE TRANSACTION) or was switched off.
+-- outbox.wake(task): wakes by hand the dispatchers that sleep and handle the task, whatever
+-- outbox.notify says. For jobs committed where NOTIFY is forbidden (PREPARE TRANSACTION) or was
+-- switched off.
 --   task  a task name
 -- Errors: 22023 not a task name.
 CREATE OR REPLACE FUNCTION outbox.wake(task text) RETURNS void
@@ -72,10 +77,12 @@ BEGIN
     PERFORM outbox.wake_tasks(ARRAY[task], true);
 END
 $$;
-COMMENT ON FUNCTION outbox.wake(text) IS 'wakes the dispatchers that sleep and handle the task, by hand';
+COMMENT ON FUNCTION outbox.wake(text) IS
+    'wakes the dispatchers that sleep and handle the task, by hand';
 
--- outbox.watch(tasks): marks this session as asleep for these tasks: from now on, whoever makes a job of
--- one of them ready sends NOTIFY outbox. The caller LISTENs already, and looks once more afterwards.
+-- outbox.watch(tasks): marks this session as asleep for these tasks: from now on, whoever makes a
+-- job of one of them ready sends NOTIFY outbox. The caller LISTENs already, and looks once more
+-- afterwards.
 --   tasks  task names; calling twice stacks, each call needs its outbox.unwatch
 CREATE OR REPLACE FUNCTION outbox.watch(tasks text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -83,16 +90,18 @@ BEGIN
     PERFORM pg_advisory_lock_shared(1869968482, hashtext(t)) FROM unnest(tasks) AS t;
 END
 $$;
-COMMENT ON FUNCTION outbox.watch(text[]) IS 'this session sleeps: send it NOTIFY outbox for jobs of these tasks';
+COMMENT ON FUNCTION outbox.watch(text[]) IS
+    'this session sleeps: send it NOTIFY outbox for jobs of these tasks';
 
--- outbox.unwatch(tasks): the reverse of one outbox.watch with the same tasks. Warns (01000) for a task
--- that this session does not watch.
+-- outbox.unwatch(tasks): the reverse of one outbox.watch with the same tasks. Warns (01000) for a
+-- task that this session does not watch.
 CREATE OR REPLACE FUNCTION outbox.unwatch(tasks text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_advisory_unlock_shared(1869968482, hashtext(t)) FROM unnest(tasks) AS t;
 END
 $$;
-COMMENT ON FUNCTION outbox.unwatch(text[]) IS 'this session is awake again: undoes one outbox.watch';
+COMMENT ON FUNCTION outbox.unwatch(text[]) IS
+    'this session is awake again: undoes one outbox.watch';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

@@ -59,6 +59,7 @@ void buf_append(struct buf *b, const void *bytes, size_t n)
 {
     if (reserve(b, n) != 0)
         return;
+    ob_assert(b->data != NULL);
     if (n > 0)
         memcpy(b->data + b->len, bytes, n);
     b->len += n;

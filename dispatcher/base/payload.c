@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 
 struct reader {
@@ -130,6 +131,7 @@ static int read_signed(struct reader *r, unsigned bytes, struct buf *out)
     int err = take_number(r, bytes, &n);
     if (err != 0)
         return err;
+    ob_assert(bytes >= 1 && bytes <= 8);
     uint64_t sign = UINT64_C(1) << (8 * bytes - 1);
     n = (n ^ sign) - sign; /* extends the sign to 64 bits */
     int64_t value = 0;

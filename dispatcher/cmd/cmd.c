@@ -109,14 +109,12 @@ static int unknown_command(const char *word)
                       word);
         return OB_EXIT_USAGE;
     }
-    const char *names[32];
-    size_t count = 0;
-    while (cmd_commands[count] != NULL && count < sizeof names / sizeof names[0] - 1) {
-        names[count] = cmd_commands[count]->name;
-        count++;
-    }
-    names[count++] = "help";
-    const char *near = suggest_name(word, names, count);
+    enum { COMMANDS = sizeof cmd_commands / sizeof cmd_commands[0] - 1 }; /* NULL is the last */
+    const char *names[COMMANDS + 1];
+    for (size_t i = 0; i < COMMANDS; i++)
+        names[i] = cmd_commands[i]->name;
+    names[COMMANDS] = "help";
+    const char *near = suggest_name(word, names, COMMANDS + 1);
     if (near != NULL)
         (void)fprintf(
             stderr, "outbox: unknown command \"%s\" (did you mean \"%s\"?); see `outbox --help`\n",

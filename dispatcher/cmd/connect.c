@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/version.h"
 #include "db/admin.h"
 
@@ -41,6 +42,8 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
             if (strcmp(args->given[i].option->name, kinds[k].option) != 0)
                 continue;
             int err = config_add_task(c, kinds[k].kind, args->given[i].value, errors);
+            if (err == OB_ECONFIG)
+                err = OB_EUSAGE; /* it is the command line that is wrong */
             first = first != 0 ? first : err;
         }
     }
@@ -136,8 +139,11 @@ int cmd_db_failed(const struct cmd_args *args, const struct admin *admin,
                   "grant %s %s`",
                   user, database, error->message, option, user);
     } else {
+        const char *between = ". "; /* the server's hints are sentences, ours are not */
+        if (error->hint[0] < 'A' || error->hint[0] > 'Z')
+            between = error->hint[0] != '\0' ? "; " : "";
         cmd_error(args, "%s%s%s%s", error->err == OB_ECONN ? "no connection to the database: " : "",
-                  error->message, error->hint[0] != '\0' ? "; " : "", error->hint);
+                  error->message, between, error->hint);
     }
     return ob_exit_code(error->err);
 }
@@ -152,6 +158,7 @@ int cmd_connect(const struct cmd_args *args, struct admin **ret_admin)
         int code = cmd_load_config_file(args, &config);
         if (code != 0)
             return code;
+        ob_assert(config != NULL);
         conninfo = config->database;
     }
     struct admin_error error;

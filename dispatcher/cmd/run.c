@@ -46,9 +46,16 @@ static int apply_options(const struct cmd_args *args, struct config *c, struct b
 static int on_reload(void *arg, struct config **ret_config, struct buf *reterr)
 {
     int err = cmd_build_config(arg, apply_options, ret_config, reterr);
-    if (err == 0)
-        log_setup((*ret_config)->log_level, (*ret_config)->log_format, STDERR_FILENO);
-    return err;
+    if (err != 0)
+        return err;
+    if ((*ret_config)->tasks_count == 0) {
+        buf_printf(reterr, "no task has a handler any more\n");
+        config_unref(*ret_config);
+        *ret_config = NULL;
+        return OB_ECONFIG;
+    }
+    log_setup((*ret_config)->log_level, (*ret_config)->log_format, STDERR_FILENO);
+    return 0;
 }
 
 int cmd_run(const struct cmd_args *args)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/assert.h"
+
 enum { NAME_MAX_LEN = 32 };
 
 static size_t least(size_t a, size_t b, size_t c)
@@ -43,6 +45,7 @@ const char *suggest_name(const char *wrong, const char *const *names, size_t cou
     if (len == 0)
         return NULL;
     for (size_t i = 0; i < count; i++) {
+        ob_assert(names[i] != NULL);
         size_t distance = suggest_distance(wrong, names[i]);
         if (distance < best_distance) {
             best = names[i];

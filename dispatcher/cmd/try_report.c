@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "cmd/jout.h"
 #include "cmd/print.h"
-#include "core/backoff.h"
+#include "base/backoff.h"
 
 /* "4s to 6s", or one of them when they look the same. */
 static void span_text(const struct task_config *task, unsigned attempt, uint64_t at_least_ms,

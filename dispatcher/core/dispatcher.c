@@ -19,7 +19,7 @@
 enum {
     TERM_GRACE_MS = 5000,   /* of stop_timeout, between TERM and KILL */
     RECORD_GRACE_MS = 5000, /* after KILL: reaping, and the last results */
-    GIVE_UP_AGAIN_MS = 100, /* then: for what is still to come back */
+    GIVE_UP_MS = 10,        /* until a connection that was failed has answered everything */
     STATS_EVERY_MS = 60000,
     CONNECTIONS_SPARE = 16
 };
@@ -108,12 +108,19 @@ static void on_executor_closed(struct executor *ex)
     close_spawn(d);
 }
 
+/* Some jobs are left to the lease. A harsher reason to end stays the exit code. */
+static void note_rows_left(struct dispatcher *d)
+{
+    if (d->exit_code == OB_EXIT_OK)
+        d->exit_code = OB_EXIT_TRY_AGAIN;
+}
+
 static void on_session_closed(void *arg, bool left_rows)
 {
     struct dispatcher *d = arg;
     d->session = NULL;
-    if (left_rows)
-        d->exit_code = d->exit_code == OB_EXIT_OK ? OB_EXIT_TRY_AGAIN : d->exit_code;
+    if (left_rows || d->is_claim_unknown)
+        note_rows_left(d);
     bool has_executor = false;
     for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
         struct executor *ex = d->executors[i];
@@ -133,7 +140,7 @@ static void drop_results(struct dispatcher *d)
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = list_entry(node, struct execution, link);
         ob_assert(e->state == EXECUTION_FINISHED);
-        d->exit_code = OB_EXIT_TRY_AGAIN;
+        note_rows_left(d);
         runner_forget(d, e);
     }
 }
@@ -166,6 +173,7 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
     else if (phase == PHASE_TERMINATING)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
+    runner_release_fetching(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
     else if (phase == PHASE_KILLING)
@@ -179,19 +187,34 @@ static bool is_anything_running(const struct dispatcher *d)
     return d->lanes.process_running > 0 || d->executions_count > 0;
 }
 
-/* The database did not record the results in time. Closing waits until every process is reaped, and
- * every answer under way is given, as of a lost connection: nothing may call back afterwards. */
-static void give_up(struct dispatcher *d)
+static bool all_finished(const struct dispatcher *d)
 {
-    bool is_waiting = d->turn_pending > 0;
     list_for_each (node, tmp, &d->executions) {
         if (list_entry(node, struct execution, link)->state != EXECUTION_FINISHED)
-            is_waiting = true;
+            return false;
     }
-    if (is_waiting) {
-        if (session_is_ready(d->session))
-            session_fail(d->session, "stopping: the database does not answer");
-        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_AGAIN_MS, 0);
+    return true;
+}
+
+/* What was killed is reaped or not, what is to be recorded was recorded or not: time is up. */
+static void give_up(struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        if (list_entry(node, struct execution, link)->state == EXECUTION_RUNNING) {
+            log_error("not_reaped", LOG_INT("running", d->executions_count),
+                      LOG_STR("next", "waiting for what was killed to end"));
+            (void)uv_timer_start(&d->stop_timer, on_stop_timer, RECORD_GRACE_MS, 0);
+            return;
+        }
+    }
+    if (session_is_ready(d->session)) {
+        /* What is under way is answered from the loop, as lost; then nothing is. */
+        session_fail(d->session, "stopping: the database does not answer");
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
+        return;
+    }
+    if (d->turn_pending > 0 || !all_finished(d)) { /* the answers are on their way from the loop */
+        (void)uv_timer_start(&d->stop_timer, on_stop_timer, GIVE_UP_MS, 0);
         return;
     }
     log_error("results_not_recorded", LOG_INT("jobs", d->executions_count),
@@ -221,6 +244,12 @@ static void begin_stop(struct dispatcher *d, const char *why)
     enter_phase(d, PHASE_FINISHING);
 }
 
+/* Under a lease that is not renewed nothing new begins, though the work connection may be fine. */
+bool dispatcher_may_start(const struct dispatcher *d)
+{
+    return d->phase == PHASE_RUNNING && d->lease == LEASE_GOOD;
+}
+
 void dispatcher_idle(struct dispatcher *d)
 {
     if (d->phase == PHASE_CLOSING || d->turn_pending > 0 || is_anything_running(d))
@@ -237,29 +266,6 @@ void dispatcher_idle(struct dispatcher *d)
 
 /* ---- signals ---- */
 
-static void say_needs_restart(const char *key)
-{
-    log_warn("needs_restart", LOG_STR("key", key),
-             LOG_STR("next", "it keeps its value until the next start"));
-}
-
-static void compare_fixed(const char *key, const char *before, const char *now)
-{
-    if (strcmp(before != NULL ? before : "", now != NULL ? now : "") != 0)
-        say_needs_restart(key);
-}
-
-/* What stays as it was at the start. The lease above all: others judge us by the one in our row. */
-static void keep_identity(const struct config *before, struct config *now)
-{
-    compare_fixed("database", before->database, now->database);
-    compare_fixed("name", before->name, now->name);
-    compare_fixed("lock_dir", before->lock_dir, now->lock_dir);
-    if (before->lease_ms != now->lease_ms)
-        say_needs_restart("lease");
-    now->lease_ms = before->lease_ms;
-}
-
 static void reload(struct dispatcher *d)
 {
     struct buf errors;
@@ -271,7 +277,6 @@ static void reload(struct dispatcher *d)
                   LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
-        keep_identity(d->options->config, config);
         lanes_set_config(&d->lanes, config);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
@@ -313,6 +318,7 @@ static void on_signal(uv_signal_t *handle, int signum)
 static void on_ready(void *arg)
 {
     struct dispatcher *d = arg;
+    d->is_claim_unknown = false; /* given back while joining */
     if (d->phase == PHASE_RUNNING)
         runner_fetch_again(d);
     turn_ready(d);
@@ -339,9 +345,11 @@ static void on_fatal(void *arg, int exit_code)
 static void on_lease(void *arg, enum session_lease lease)
 {
     struct dispatcher *d = arg;
+    d->lease = lease;
     switch (lease) {
     case LEASE_GOOD:
         log_info("lease_renewed", LOG_NONE);
+        turn_look(d);
         break;
     case LEASE_ENDING:
         log_error(
@@ -361,7 +369,7 @@ static void on_renewed(void *arg, uint64_t boot_ms)
 {
     struct dispatcher *d = arg;
     if (d->spawn != NULL)
-        spawn_client_set_deadline(d->spawn, boot_ms + d->lanes.config->lease_ms * 11 / 12);
+        spawn_client_set_deadline(d->spawn, boot_ms);
 }
 
 static void on_lock(void *arg, int fd)
@@ -373,9 +381,14 @@ static void on_lock(void *arg, int fd)
                  LOG_STR("next", "holding it in this process alone"));
 }
 
-static size_t tokens(void *arg, struct store_token *out, size_t max)
+static struct store_token *tokens(void *arg, size_t *ret_n)
 {
-    return runner_tokens(arg, out, max);
+    return runner_tokens(arg, ret_n);
+}
+
+static bool is_clear(void *arg)
+{
+    return runner_is_clear(arg);
 }
 
 static void on_adopted(void *arg, const struct store_token *adopted, size_t n)
@@ -428,6 +441,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
         .on_lock = on_lock,
         .tokens = tokens,
         .on_adopted = on_adopted,
+        .is_clear = is_clear,
     };
     d->options = options;
     list_init(&d->executions);
@@ -453,6 +467,11 @@ int dispatcher_run(const struct dispatcher_options *options)
     int err = dispatcher_init(d, options);
     log_info("starting", LOG_STR("version", OB_VERSION), LOG_INT("pid", getpid()),
              LOG_INT("tasks", options->config->tasks_count));
+    if (d->session == NULL) { /* no loop to close anything on */
+        log_error("start_failed", LOG_STR("err", ob_strerror(err)));
+        ob_free(d);
+        return ob_exit_code(err);
+    }
     if (err != 0) {
         log_error("start_failed", LOG_STR("err", ob_strerror(err)));
         d->exit_code = ob_exit_code(err);

@@ -42,11 +42,13 @@ struct dispatcher {
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     bool look_wanted; /* somebody enqueued, or it is time: every lane may have jobs */
     bool due_wanted;
-    bool is_quiet;            /* USR1: no claims */
+    bool is_quiet; /* USR1: no claims */
+    enum session_lease lease;
     uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
     struct store_want *wants; /* what the claim under way asked for */
     size_t wants_count;
-    struct config *wants_config; /* ... and the configuration it asked by; referenced */
+    struct config *wants_config; /* referenced: what it brings runs as configured when asked for */
+    bool is_claim_unknown; /* the connection was lost with a claim under way: it may own jobs */
 
     /* stopping */
     enum stop_phase phase;
@@ -76,16 +78,19 @@ void turn_unready(
 void turn_stop_timers(struct dispatcher *d);
 
 /* runner.c */
-void runner_begin(struct dispatcher *d, struct batch *batch); /* starts what a claim brought */
-void runner_fetch_again(struct dispatcher *d);                /* payloads whose fetch was cut off */
+/* Starts what a claim brought; its tasks are d->wants_config's, its lanes are known. */
+void runner_begin(struct dispatcher *d, struct batch *batch);
+void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
 void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
-size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t max);
+struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
+bool runner_is_clear(const struct dispatcher *d);              /* nothing lost still runs */
 void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or lost: frees it */
 
 /* dispatcher.c */
+bool dispatcher_may_start(const struct dispatcher *d); /* a job that was claimed */
 struct executor *dispatcher_executor(struct dispatcher *d,
                                      enum handler_kind kind); /* NULL: can't be made */
 void dispatcher_idle(

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rand.h"
-#include "core/backoff.h"
 
 /* JSON is at most some times as long as msgpack (a byte may become "\u00XX"), and payloads are at
  * most 16 MiB. */
@@ -97,6 +97,16 @@ int execution_prepare_body(struct execution *e)
     e->run.body_len = e->body.len;
     e->run.content_type = "application/json";
     return err;
+}
+
+void execution_drop_payload(struct execution *e)
+{
+    buf_deinit(&e->body);
+    buf_deinit(&e->fetched);
+    e->job.payload = NULL;
+    e->job.payload_len = 0;
+    e->run.body = NULL;
+    e->run.body_len = 0;
 }
 
 static void keep_output(struct execution *e, const struct outcome *outcome)

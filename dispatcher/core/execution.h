@@ -38,8 +38,9 @@ struct execution {
     struct buf captured;
     uint64_t delay_ms;
     bool is_fetch_under_way;
-    bool is_lost;      /* the claim is gone: the result will be dropped */
-    bool settle_alone; /* the server refused a batch with it */
+    bool is_lost;             /* the claim is gone: the result will be dropped */
+    bool settle_alone;        /* the server refused a batch with it */
+    uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;
 };
 
@@ -55,6 +56,8 @@ bool execution_is_dead_already(struct execution *e, const struct claimed *c);
 /* Prepares the body by the task's `payload` setting. Returns 0; otherwise e->outcome says what
  * became of the job (DEAD for malformed msgpack). */
 int execution_prepare_body(struct execution *e) OB_MUST_CHECK;
+/* It has run: what was fetched or converted is not needed while the result waits. */
+void execution_drop_payload(struct execution *e);
 /* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
  */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);

@@ -14,18 +14,10 @@
 #include "base/version.h"
 #include "core/session_priv.h"
 
-enum {
-    SCHEMA_RETRY_MS = 1000,
-    NAME_RETRY_MS = 500,
-    LOCK_WAIT_MS = 20000, /* a killed daemon's spawner is gone well before */
-    PROOF_TIMEOUT_MS = 5000,
-    PROOF_TRIES = 3,
-    SAY_AGAIN_MS = 10000
-};
+enum { SCHEMA_RETRY_MS = 1000, PROOF_TIMEOUT_MS = 5000, PROOF_TRIES = 3, SAY_AGAIN_MS = 10000 };
 
 static void ask_level(struct session *s);
 static void prove(struct session *s);
-static void register_name(struct session *s);
 static void watch_tasks(struct session *s);
 
 void join_init(struct session *s)
@@ -58,8 +50,8 @@ void join_end(struct session *s)
 }
 
 /* True when the step's answer is not to be looked at further. */
-static bool refused(struct session *s, enum session_state expected, const struct pg_error *error,
-                    const char *what)
+bool join_refused(struct session *s, enum session_state expected, const struct pg_error *error,
+                  const char *what)
 {
     if (s->state != expected)
         return true; /* an answer of a join that has ended */
@@ -67,23 +59,26 @@ static bool refused(struct session *s, enum session_state expected, const struct
         return false;
     if (error->err == OB_ECONN)
         return true;
-    log_error("join_failed", LOG_STR("step", what), LOG_STR("sqlstate", error->sqlstate),
-              LOG_STR("err", error->message),
-              LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
-              LOG_STR("next", pg_advice(error->sqlstate) == PG_PRIVILEGE
-                                  ? "grant it (outbox grant --dispatcher ROLE); trying again"
-                                  : "connecting again"));
+    uint64_t swallowed = 0;
+    if (log_allow(what, SAY_AGAIN_MS, &swallowed))
+        log_error("join_failed", LOG_STR("step", what), LOG_STR("sqlstate", error->sqlstate),
+                  LOG_STR("err", error->message),
+                  LOG_STR("hint", error->hint[0] != '\0' ? error->hint : NULL),
+                  LOG_INT("suppressed", swallowed),
+                  LOG_STR("next", pg_advice(error->sqlstate) == PG_PRIVILEGE
+                                      ? "grant it (outbox grant --dispatcher ROLE); trying again"
+                                      : "connecting again"));
     pgconn_fail(s->work, OB_EDB, what);
     return true;
 }
 
-static void later(struct session *s, uint64_t ms, uv_timer_cb cb)
+void join_later(struct session *s, uint64_t ms, uv_timer_cb cb)
 {
     (void)uv_timer_start(&s->step, cb, ms, 0);
 }
 
 /* Logs at the first time, and every ten seconds while it goes on. */
-static bool say_waiting(struct session *s, const char *key)
+bool join_say_waiting(struct session *s, const char *key)
 {
     uint64_t swallowed = 0;
     if (s->waiting_since_ms == 0)
@@ -96,7 +91,8 @@ static bool say_waiting(struct session *s, const char *key)
 void join_begin(struct session *s)
 {
     session_set_state(s, SESSION_CHECKING);
-    s->previous = s->registered;
+    s->cleared_id = 0;
+    s->excused_id = 0;
     s->proof_tries = 0;
     s->waiting_since_ms = 0;
     ask_level(s);
@@ -109,16 +105,16 @@ static void on_ask_again(uv_timer_t *timer)
 
 static void wait_for_schema(struct session *s, const char *why)
 {
-    if (say_waiting(s, "schema"))
+    if (join_say_waiting(s, "schema"))
         log_warn("waiting_for_schema", LOG_STR("err", why),
                  LOG_STR("next", "run `outbox migrate`; asking again every second"));
-    later(s, SCHEMA_RETRY_MS, on_ask_again);
+    join_later(s, SCHEMA_RETRY_MS, on_ask_again);
 }
 
 static void on_listen(void *arg, const struct pg_error *error)
 {
     struct session *s = arg;
-    if (refused(s, SESSION_LISTENING, error, "LISTEN"))
+    if (join_refused(s, SESSION_LISTENING, error, "LISTEN"))
         return;
     prove(s);
 }
@@ -131,7 +127,7 @@ static void on_level(void *arg, const struct pg_error *error, int level, int min
         wait_for_schema(s, "the schema outbox is not there");
         return;
     }
-    if (refused(s, SESSION_CHECKING, error, "reading the schema's level"))
+    if (join_refused(s, SESSION_CHECKING, error, "reading the schema's level"))
         return;
     if (min_level > OB_SCHEMA_VERSION) {
         log_error("schema_incompatible", LOG_INT("level", level), LOG_INT("needs", min_level),
@@ -173,9 +169,11 @@ static void on_proof_timeout(uv_timer_t *timer)
     s->cb.on_fatal(s->arg, OB_EXIT_CONFIG);
 }
 
+/* Only what was sent can fail to arrive: a server that does not answer proves nothing. */
 static void on_proof_sent(void *arg, const struct pg_error *error)
 {
-    (void)refused(arg, SESSION_PROVING, error, "pg_notify");
+    if (!join_refused(arg, SESSION_PROVING, error, "pg_notify"))
+        join_later(arg, PROOF_TIMEOUT_MS, on_proof_timeout);
 }
 
 static void prove(struct session *s)
@@ -183,60 +181,7 @@ static void prove(struct session *s)
     if (s->state != SESSION_PROVING)
         session_set_state(s, SESSION_PROVING);
     (void)snprintf(s->proof, sizeof s->proof, "proof %" PRId64, rand_id());
-    later(s, PROOF_TIMEOUT_MS, on_proof_timeout);
     store_notify(s->beat, s->proof, on_proof_sent, s);
-}
-
-/* ---- 3: the name's lock file ---- */
-
-static void take_lock(struct session *s);
-
-static void on_take_lock(uv_timer_t *timer)
-{
-    take_lock(timer->data);
-}
-
-static void take_lock(struct session *s)
-{
-    int err =
-        s->lock.fd >= 0 ? 0 : name_lock_take(&s->lock, s->config->lock_dir, s->database, s->name);
-    if (err == 0) {
-        s->waiting_since_ms = 0;
-        s->cb.on_lock(s->arg, s->lock.fd);
-        session_set_state(s, SESSION_REGISTERING);
-        register_name(s);
-        return;
-    }
-    if (err != OB_EBUSY) {
-        log_error("lock_failed", LOG_STR("path", s->lock.path), LOG_STR("err", ob_strerror(err)),
-                  LOG_STR("next", "set lock_dir to a folder that this user may write"));
-        s->cb.on_fatal(s->arg, OB_EXIT_CONFIG);
-        return;
-    }
-    if (say_waiting(s, "lock"))
-        log_warn(
-            "waiting_for_name", LOG_STR("name", s->name), LOG_STR("path", s->lock.path),
-            LOG_STR(
-                "err",
-                "another outbox run of this name, or what it started, still runs on this host"));
-    if (clock_mono_ms() - s->waiting_since_ms > LOCK_WAIT_MS) {
-        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", s->host),
-                  LOG_STR("path", s->lock.path),
-                  LOG_STR("next", "stop it, or give this one another name (--name)"));
-        s->cb.on_fatal(s->arg, OB_EXIT_TRY_AGAIN);
-        return;
-    }
-    later(s, NAME_RETRY_MS, on_take_lock);
-}
-
-static void on_database(void *arg, const struct pg_error *error, const char *text)
-{
-    struct session *s = arg;
-    if (refused(s, SESSION_NAMING, error, "reading the database's identity"))
-        return;
-    ob_free(s->database);
-    s->database = ob_xstrdup(text != NULL ? text : "");
-    take_lock(s);
 }
 
 void join_on_notify(struct session *s, const char *payload)
@@ -245,149 +190,16 @@ void join_on_notify(struct session *s, const char *payload)
         return;
     (void)uv_timer_stop(&s->step);
     session_set_state(s, SESSION_NAMING);
-    store_database_identity(s->work, on_database, s);
-}
-
-/* ---- 4: the row ---- */
-
-static void on_register_again(uv_timer_t *timer)
-{
-    register_name(timer->data);
-}
-
-static void on_cleared(void *arg, const struct pg_error *error, int released)
-{
-    struct session *s = arg;
-    if (refused(s, SESSION_CLEARING, error, "taking back the claims of the daemon before"))
-        return;
-    if (released > 0)
-        log_warn("took_over", LOG_INT("dispatcher", s->rival_id), LOG_STR("name", s->name),
-                 LOG_INT("jobs", released));
-    if (released >= TAKE_OVER_BATCH) {
-        store_take_over(s->work, s->rival_id, s->rival_beat, true, on_cleared, s);
-        return;
-    }
-    session_set_state(s, SESSION_REGISTERING);
-    register_name(s);
-}
-
-static void on_rival_terminated(void *arg, const struct pg_error *error)
-{
-    struct session *s = arg;
-    if (refused(s, SESSION_CLEARING, error, "ending the sessions of the daemon before"))
-        return;
-    store_take_over(s->work, s->rival_id, s->rival_beat, true, on_cleared, s);
-}
-
-static void clear_rival(struct session *s, const struct store_rival *rival)
-{
-    s->rival_id = rival->id;
-    s->rival_beat = rival->beat;
-    session_set_state(s, SESSION_CLEARING);
-    store_terminate(s->work, rival->id, on_rival_terminated, s);
-}
-
-static bool is_same(const char *a, const char *b)
-{
-    return a != NULL && b != NULL && a[0] != '\0' && strcmp(a, b) == 0;
-}
-
-/* We hold the very lock file that the rival held: it and everything it started are gone. Otherwise
- * it is watched until it beats (then it lives, and the name is its) or until its lease is over. */
-static void meet_rival(struct session *s, const struct store_rival *rival)
-{
-    if (is_same(rival->host, s->host) && is_same(rival->boot_id, s->boot_id) &&
-        is_same(rival->lock_id, s->lock.token)) {
-        clear_rival(s, rival);
-        return;
-    }
-    bool was_watched = s->rivals.count == 1 && s->rivals.items[0].id == rival->id;
-    if (was_watched && s->rivals.items[0].beat != rival->beat) {
-        char since[CLOCK_RFC3339_SIZE];
-        clock_rfc3339(rival->since_us, 3, since);
-        log_error("name_taken", LOG_STR("name", s->name), LOG_STR("host", rival->host),
-                  LOG_INT("pid", rival->pid), LOG_STR("since", since),
-                  LOG_STR("next", "stop it, or give this one another name (--name)"));
-        s->cb.on_fatal(s->arg, OB_EXIT_TRY_AGAIN);
-        return;
-    }
-    peers_begin(&s->rivals);
-    bool is_dead =
-        peers_observe(&s->rivals, rival->id, rival->beat, rival->lease_ms, clock_mono_ms());
-    peers_end(&s->rivals);
-    if (is_dead) {
-        clear_rival(s, rival);
-        return;
-    }
-    if (say_waiting(s, "name"))
-        log_warn("waiting_for_name", LOG_STR("name", s->name), LOG_STR("host", rival->host),
-                 LOG_INT("pid", rival->pid),
-                 LOG_STR("next", "watching whether it still beats, at most one lease"));
-    later(s, NAME_RETRY_MS, on_register_again);
-}
-
-static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted,
-                       size_t n);
-
-static void on_named(void *arg, const struct pg_error *error)
-{
-    (void)arg;
-    (void)error; /* without the name outbox.terminate() spares the session, no more */
-}
-
-static void on_registered(void *arg, const struct pg_error *error, const struct store_rival *rival)
-{
-    struct session *s = arg;
-    if (refused(s, SESSION_REGISTERING, error, "registering"))
-        return;
-    if (rival != NULL) {
-        meet_rival(s, rival);
-        return;
-    }
-    s->registered = s->id;
-    s->waiting_since_ms = 0;
-    session_set_state(s, SESSION_ADOPTING);
-    store_set_name(s->work, s->id, s->config->lease_ms, on_named, s);
-    store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);
-    if (s->previous == 0) {
-        on_adopted(s, NULL, NULL, 0);
-        return;
-    }
-    struct store_token *tokens = ob_xcalloc(SESSION_TOKENS_MAX, sizeof *tokens);
-    size_t n = s->cb.tokens(s->arg, tokens, SESSION_TOKENS_MAX);
-    store_adopt(s->work, s->id, s->previous, tokens, n, session_take_claims(s, n), on_adopted, s);
-    ob_free(tokens);
+    join_take_name(s);
 }
 
 /* The tasks of the configuration, as the array that store.h wants. Caller frees the array. */
-static const char **task_names(const struct session *s)
+const char **join_task_names(const struct session *s)
 {
     const char **names = ob_xcalloc(s->config->tasks_count, sizeof *names);
     for (size_t i = 0; i < s->config->tasks_count; i++)
         names[i] = s->config->tasks[i].name;
     return names;
-}
-
-static void register_name(struct session *s)
-{
-    const char **names = task_names(s);
-    s->id = rand_id();
-    s->register_sent_boot_ms = clock_boot_ms();
-    const struct store_identity me = {
-        .id = s->id,
-        .previous = s->previous,
-        .name = s->name,
-        .host = s->host,
-        .boot_id = s->boot_id,
-        .lock_id = s->lock.token,
-        .pid = (int)getpid(),
-        .backends = {pgconn_backend_pid(s->work), pgconn_backend_pid(s->beat)},
-        .tasks = names,
-        .tasks_count = s->config->tasks_count,
-        .lease_ms = s->config->lease_ms,
-    };
-    store_register(s->work, &me, on_registered, s);
-    ob_free(names);
 }
 
 /* ---- 5: what still runs from the connection before ---- */
@@ -397,34 +209,61 @@ static void register_name(struct session *s)
 static void on_previous_released(void *arg, const struct pg_error *error, int released)
 {
     struct session *s = arg;
-    if (refused(s, SESSION_ADOPTING, error, "releasing the claims of the connection before"))
+    if (join_refused(s, SESSION_ADOPTING, error, "releasing the claims of the connection before"))
         return;
-    if (released >= TAKE_OVER_BATCH)
-        store_take_over(s->work, s->previous, -1, false, on_previous_released, s);
-    else
-        watch_tasks(s);
+    if (released >= TAKE_OVER_BATCH) {
+        store_take_over(s->work, s->unreleased_id, -1, false, on_previous_released, s);
+        return;
+    }
+    s->unreleased_id = 0;
+    watch_tasks(s);
 }
 
 static void on_previous_terminated(void *arg, const struct pg_error *error)
 {
     struct session *s = arg;
-    if (refused(s, SESSION_ADOPTING, error, "ending the sessions of the connection before"))
+    if (join_refused(s, SESSION_ADOPTING, error, "ending the sessions of the connection before"))
         return;
-    store_take_over(s->work, s->previous, -1, false, on_previous_released, s);
+    store_take_over(s->work, s->unreleased_id, -1, false, on_previous_released, s);
+}
+
+/* From now on the claims are the new identity's, even if the join that asked for it has ended. */
+static void become(struct session *s, int64_t id, const struct store_token *adopted, size_t n)
+{
+    s->unreleased_id = s->registered;
+    s->registered = id;
+    s->adopting_id = 0;
+    s->cb.on_adopted(s->arg, adopted, n);
 }
 
 static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted,
                        size_t n)
 {
     struct session *s = arg;
-    if (refused(s, SESSION_ADOPTING, error, "adopting"))
+    if (error == NULL)
+        become(s, s->adopting_id, adopted, n);
+    else if (error->err != OB_ECONN)
+        s->adopting_id = 0; /* refused: nothing was adopted. Lost: nobody knows */
+    if (join_refused(s, SESSION_ADOPTING, error, "adopting"))
         return;
-    s->cb.on_adopted(s->arg, adopted, n);
     session_renewed(s, s->register_sent_boot_ms);
-    if (s->previous == 0)
+    store_terminate(s->work, s->unreleased_id, on_previous_terminated, s);
+}
+
+void join_adopt(struct session *s)
+{
+    session_set_state(s, SESSION_ADOPTING);
+    if (s->registered == 0) {
+        become(s, s->id, NULL, 0);
+        session_renewed(s, s->register_sent_boot_ms);
         watch_tasks(s);
-    else
-        store_terminate(s->work, s->previous, on_previous_terminated, s);
+        return;
+    }
+    size_t n = 0;
+    struct store_token *tokens = s->cb.tokens(s->arg, &n);
+    s->adopting_id = s->id;
+    store_adopt(s->work, s->id, s->registered, tokens, n, session_take_claims(s, n), on_adopted, s);
+    ob_free(tokens);
 }
 
 /* ---- 6: producers may feel us ---- */
@@ -432,10 +271,10 @@ static void on_adopted(void *arg, const struct pg_error *error, const struct sto
 static void on_watched(void *arg, const struct pg_error *error)
 {
     struct session *s = arg;
-    if (refused(s, SESSION_WATCHING, error, "taking the tasks' locks"))
+    if (join_refused(s, SESSION_WATCHING, error, "taking the tasks' locks"))
         return;
     session_set_state(s, SESSION_READY);
-    s->beat_due_ms = clock_mono_ms() + s->config->lease_ms / 6;
+    s->beat_due_ms = clock_mono_ms() + s->lease_ms / 6;
     session_progress(s);
     log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id),
              LOG_INT("tasks", s->config->tasks_count));
@@ -444,7 +283,7 @@ static void on_watched(void *arg, const struct pg_error *error)
 
 static void watch_tasks(struct session *s)
 {
-    const char **names = task_names(s);
+    const char **names = join_task_names(s);
     session_set_state(s, SESSION_WATCHING);
     store_watch(s->work, names, s->config->tasks_count, on_watched, s);
     ob_free(names);
@@ -465,14 +304,36 @@ static void on_rewatched(void *arg, const struct pg_error *error)
     (void)error; /* likewise */
 }
 
+static bool differ(const char *a, const char *b)
+{
+    return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
+}
+
+static void say_needs_restart(const struct config *before, const struct config *after)
+{
+    const struct {
+        const char *key;
+        bool has_changed;
+    } settings[] = {{"lease", before->lease_ms != after->lease_ms},
+                    {"name", differ(before->name, after->name)},
+                    {"lock_dir", differ(before->lock_dir, after->lock_dir)},
+                    {"database", differ(before->database, after->database)}};
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        if (settings[i].has_changed)
+            log_warn("needs_restart", LOG_STR("setting", settings[i].key),
+                     LOG_STR("next", "the value before stays in force until the next start"));
+    }
+}
+
 void session_set_config(struct session *s, struct config *config)
 {
-    const char **before = task_names(s);
+    say_needs_restart(s->config, config);
+    const char **before = join_task_names(s);
     size_t before_count = s->config->tasks_count;
     struct config *old = s->config;
     s->config = config_ref(config);
     if (s->state == SESSION_READY) {
-        const char **names = task_names(s);
+        const char **names = join_task_names(s);
         /* New locks first: a task of both is never without one. */
         store_watch(s->work, names, config->tasks_count, on_rewatched, s);
         store_unwatch(s->work, before, before_count, on_rewatched, s);

@@ -18,6 +18,7 @@ struct lane {
     char *task;
     const struct task_config *config; /* in the lanes' configuration; NULL: no handler any more */
     unsigned running;                 /* executions that hold a slot */
+    int claimed;                      /* what the newest claim brought, while it is counted */
     bool is_dry;                      /* the last claim brought less than was asked for */
     uint64_t paused_until_ms;         /* misconfigured: not before (clock_mono_ms) */
     unsigned pauses;                  /* in a row */

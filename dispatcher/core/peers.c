@@ -46,7 +46,8 @@ static struct peer *find(struct peers *p, int64_t id)
     return NULL;
 }
 
-bool peers_observe(struct peers *p, int64_t id, int64_t beat, uint64_t lease_ms, uint64_t now_ms)
+bool peers_observe(struct peers *p, int64_t id, int64_t beat, uint64_t lease_ms, uint64_t asked_ms,
+                   uint64_t now_ms)
 {
     struct peer *peer = find(p, id);
     if (peer == NULL) {
@@ -63,5 +64,5 @@ bool peers_observe(struct peers *p, int64_t id, int64_t beat, uint64_t lease_ms,
     }
     peer->lease_ms = lease_ms;
     peer->seen = true;
-    return now_ms - peer->since_ms >= lease_ms;
+    return asked_ms >= peer->since_ms && asked_ms - peer->since_ms >= lease_ms;
 }

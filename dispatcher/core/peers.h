@@ -31,7 +31,11 @@ void peers_forget(struct peers *p);
 /* Before a new list: marks everybody unseen. After it: drops those that were not in it. */
 void peers_begin(struct peers *p);
 void peers_end(struct peers *p);
-/* One row of the list. True if that dispatcher's lease is over. */
-bool peers_observe(struct peers *p, int64_t id, int64_t beat, uint64_t lease_ms, uint64_t now_ms);
+/* One row of a list that was asked for at asked_ms and came at now_ms. True if that dispatcher's
+ * lease is over: its beat was the same at a moment when it was first seen and no earlier than
+ * asked_ms, which is a whole lease later. The answer may have lain in a socket while we were
+ * stopped. */
+bool peers_observe(struct peers *p, int64_t id, int64_t beat, uint64_t lease_ms, uint64_t asked_ms,
+                   uint64_t now_ms);
 
 #endif

@@ -1,5 +1,6 @@
 /* runner.c - jobs on their way through the dispatcher: from a claim to an executor, from its
  * outcome to the list of results, and out when recorded or lost. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -9,6 +10,8 @@
 #include "core/dispatcher_priv.h"
 
 enum { LOG_EVERY_MS = 10000 };
+
+static const char not_started[] = "not started: the dispatcher stops, or its lease ends";
 
 #define execution_of(node) list_entry(node, struct execution, link)
 
@@ -60,6 +63,7 @@ static void note_pause(struct dispatcher *d, struct execution *e)
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
+    execution_drop_payload(e);
     e->state = EXECUTION_FINISHED;
     lanes_slot_freed(&d->lanes, e->lane, e->run.task);
     if (e->is_lost) {
@@ -101,7 +105,13 @@ static void start(struct dispatcher *d, struct execution *e)
               LOG_INT("attempt", e->job.attempt));
     OB_CRASH_POINT("before_start");
     e->state = EXECUTION_RUNNING;
-    int err = ex != NULL ? run_start(&e->run, &outcome) : OB_ENOMEM;
+    if (ex == NULL) { /* logged; the task pauses, or its jobs would be claimed again at once */
+        outcome_set(&outcome, OUTCOME_RELEASE, "the handler's executor could not be made");
+        outcome.misconfigured = true;
+        finish(d, e, &outcome);
+        return;
+    }
+    int err = run_start(&e->run, &outcome);
     if (err == 0) {
         OB_CRASH_POINT("after_start");
         return;
@@ -118,8 +128,8 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     struct execution *e = arg;
     struct dispatcher *d = e->run.owner;
     e->is_fetch_under_way = false;
-    if (e->is_lost || d->phase != PHASE_RUNNING) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+    if (e->is_lost || !dispatcher_may_start(d)) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
         return;
     }
@@ -157,26 +167,17 @@ void runner_fetch_again(struct dispatcher *d)
 static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
-    ob_assert(lane != NULL); /* checked by the caller of runner_begin */
-    struct config *config = d->lanes.config;
-    const struct task_config *task = config_find_task(config, c->job.task);
-    bool is_removed = task == NULL; /* by a reload, while the claim was under way */
-    if (is_removed) {
-        config = d->wants_config;
-        task = config_find_task(config, c->job.task);
-        ob_assert(task != NULL);
-    }
-    struct execution *e = execution_new(lane, config, task, batch, c);
+    const struct task_config *task = config_find_task(d->wants_config, c->job.task);
+    ob_assert(lane != NULL); /* both checked by the caller of runner_begin */
+    ob_assert(task != NULL);
+    struct execution *e = execution_new(lane, d->wants_config, task, batch, c);
     e->run.owner = d;
     e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);
     d->executions_count++;
     lanes_slot_taken(&d->lanes, lane, task);
-    if (d->phase != PHASE_RUNNING) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
-        finish(d, e, &e->outcome);
-    } else if (is_removed) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: no handler any more");
+    if (!dispatcher_may_start(d)) {
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
         finish(d, e, &e->outcome);
@@ -202,7 +203,7 @@ void runner_release_fetching(struct dispatcher *d)
         struct execution *e = execution_of(node);
         if (e->state != EXECUTION_FETCHING || e->is_fetch_under_way)
             continue;
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "not started: the dispatcher stops");
+        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     }
 }
@@ -216,15 +217,26 @@ void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
     }
 }
 
-size_t runner_tokens(struct dispatcher *d, struct store_token *tokens, size_t max)
+struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n)
 {
+    struct store_token *tokens = ob_xcalloc(d->executions_count, sizeof *tokens);
     size_t n = 0;
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
-        if (!e->is_lost && n < max)
+        if (!e->is_lost)
             tokens[n++] = (struct store_token){.id = e->job.id, .claim = e->job.claim};
     }
-    return n;
+    *ret_n = n;
+    return tokens;
+}
+
+bool runner_is_clear(const struct dispatcher *d)
+{
+    list_for_each (node, tmp, &d->executions) {
+        if (execution_of(node)->is_lost)
+            return false;
+    }
+    return true;
 }
 
 static void lose(struct dispatcher *d, struct execution *e)
@@ -235,7 +247,9 @@ static void lose(struct dispatcher *d, struct execution *e)
         LOG_INT("attempt", e->job.attempt),
         LOG_STR("next", e->state == EXECUTION_RUNNING ? "stopping it" : "the result is discarded"));
     if (e->state == EXECUTION_RUNNING) {
-        e->run.executor->ops->stop(e->run.executor, &e->run, STOP_LOST);
+        /* A request has no grace to use: it would go on until its timeout. */
+        bool has_grace = e->run.task->kind != HANDLER_WEBHOOK;
+        e->run.executor->ops->stop(e->run.executor, &e->run, has_grace ? STOP_LOST : STOP_KILL);
         return;
     }
     d->stats.lost++;
@@ -245,22 +259,31 @@ static void lose(struct dispatcher *d, struct execution *e)
     runner_forget(d, e);
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+    const struct store_token *x = a;
+    const struct store_token *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n)
 {
+    struct store_token *sorted = ob_xcalloc(n, sizeof *sorted);
+    if (n > 0)
+        memcpy(sorted, adopted, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, compare_ids);
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
-        bool is_ours = false;
         if (e->is_lost)
             continue; /* it was lost before, and still runs */
-        for (size_t i = 0; i < n && !is_ours; i++) {
-            if (adopted[i].id == e->job.id) {
-                e->job.claim = adopted[i].claim;
-                is_ours = true;
-            }
-        }
-        if (!is_ours)
+        const struct store_token key = {.id = e->job.id};
+        const struct store_token *ours = bsearch(&key, sorted, n, sizeof *sorted, compare_ids);
+        if (ours != NULL)
+            e->job.claim = ours->claim;
+        else
             lose(d, e);
     }
+    ob_free(sorted);
 }
 
 void runner_forget(struct dispatcher *d, struct execution *e)

@@ -69,6 +69,11 @@ void session_fail(struct session *s, const char *reason)
     pgconn_fail(s->work, OB_ECONN, reason);
 }
 
+static uint64_t over_after_ms(const struct session *s)
+{
+    return s->lease_ms * 11 / 12;
+}
+
 void session_renewed(struct session *s, uint64_t sent_boot_ms)
 {
     s->renewed_boot_ms = sent_boot_ms;
@@ -76,7 +81,7 @@ void session_renewed(struct session *s, uint64_t sent_boot_ms)
         s->lease = LEASE_GOOD;
         s->cb.on_lease(s->arg, LEASE_GOOD);
     }
-    s->cb.on_renewed(s->arg, sent_boot_ms);
+    s->cb.on_renewed(s->arg, sent_boot_ms + over_after_ms(s));
 }
 
 /* ---- beats and peers: on the second connection ---- */
@@ -84,7 +89,6 @@ void session_renewed(struct session *s, uint64_t sent_boot_ms)
 static void on_extend(void *arg, const struct pg_error *error, bool alive)
 {
     struct session *s = arg;
-    s->beat_under_way = false;
     if (error != NULL || s->state != SESSION_READY || s->beat_id != s->id)
         return; /* a lost connection has its own way; a refused beat is sent again at the next tick
                  */
@@ -102,16 +106,15 @@ static void on_extend(void *arg, const struct pg_error *error, bool alive)
  * everybody. */
 static bool is_stuck(const struct session *s, uint64_t now)
 {
-    return pgconn_pending(s->work) > 0 && now - s->progress_ms > s->config->lease_ms / 3;
+    return pgconn_pending(s->work) > 0 && now - s->progress_ms > s->lease_ms / 3;
 }
 
 static void beat(struct session *s)
 {
     const int backends[2] = {pgconn_backend_pid(s->work), pgconn_backend_pid(s->beat)};
-    s->beat_under_way = true;
     s->beat_id = s->id;
     s->beat_sent_boot_ms = clock_boot_ms();
-    s->beat_due_ms = clock_mono_ms() + s->config->lease_ms / BEATS_PER_LEASE;
+    s->beat_due_ms = clock_mono_ms() + s->lease_ms / BEATS_PER_LEASE;
     store_extend(s->beat, s->id, backends, on_extend, s);
 }
 
@@ -146,14 +149,15 @@ static void on_peers(void *arg, const struct pg_error *error, const struct store
                      size_t n)
 {
     struct session *s = arg;
+    s->beat_under_way = false;
     if (error != NULL || s->state != SESSION_READY)
         return;
     uint64_t now = clock_mono_ms();
     const struct store_peer *dead = NULL;
     peers_begin(&s->peers);
     for (size_t i = 0; i < n; i++) {
-        if (peers[i].id != s->id &&
-            peers_observe(&s->peers, peers[i].id, peers[i].beat, peers[i].lease_ms, now))
+        if (peers[i].id != s->id && peers_observe(&s->peers, peers[i].id, peers[i].beat,
+                                                  peers[i].lease_ms, s->peers_asked_ms, now))
             dead = &peers[i];
     }
     peers_end(&s->peers);
@@ -172,9 +176,9 @@ static void check_lease(struct session *s)
         return;
     uint64_t age = clock_boot_ms() - s->renewed_boot_ms;
     enum session_lease lease = s->lease;
-    if (age >= s->config->lease_ms * 11 / 12)
+    if (age >= over_after_ms(s))
         lease = LEASE_OVER;
-    else if (age >= s->config->lease_ms * 2 / 3)
+    else if (age >= s->lease_ms * 2 / 3)
         lease = LEASE_ENDING;
     if (lease == s->lease)
         return;
@@ -193,9 +197,11 @@ static void on_tick(uv_timer_t *timer)
     if (is_stuck(s, now)) {
         log_warn("no_progress", LOG_INT("ms", now - s->progress_ms),
                  LOG_STR("next", "no heartbeat until the database answers again"));
-        s->beat_due_ms = now + s->config->lease_ms / BEATS_PER_LEASE;
+        s->beat_due_ms = now + s->lease_ms / BEATS_PER_LEASE;
         return;
     }
+    s->beat_under_way = true; /* until both are answered */
+    s->peers_asked_ms = now;
     beat(s);
     store_peers(s->beat, on_peers, s);
 }
@@ -211,9 +217,11 @@ static void on_named(void *arg, const struct pg_error *error)
 static void on_up(struct pgconn *c, void *arg)
 {
     struct session *s = arg;
+    if (s->state == SESSION_CLOSING)
+        return; /* the row's removal is still awaited */
     if (s->state == SESSION_READY) {
         s->beat_due_ms = 0; /* the beat connection is back: renew at once */
-        store_set_name(s->beat, s->id, s->config->lease_ms, on_named, s);
+        store_set_name(s->beat, s->id, s->lease_ms, on_named, s);
         on_tick(&s->tick);
         return;
     }
@@ -236,7 +244,6 @@ static void on_down(struct pgconn *c, const struct pg_error *why, unsigned tries
                  LOG_STR("sqlstate", why->sqlstate[0] != '\0' ? why->sqlstate : NULL),
                  LOG_INT("tries", tries), LOG_INT("retry_ms", retry_ms));
     peers_forget(&s->peers);
-    s->dying.id = 0;
     if (s->state == SESSION_READY && !is_work)
         return; /* the lease runs on */
     bool was_ready = s->state == SESSION_READY;
@@ -267,7 +274,7 @@ static int open_connection(struct session *s, const char *role, struct pgconn **
         .conninfo = s->config->database,
         .application_name = role,
         .session_sql = s->session_sql,
-        .statement_stall_ms = s->config->lease_ms / 2,
+        .statement_stall_ms = s->lease_ms / 2,
     };
     return pgconn_new(s->loop, &config, &callbacks, s, ret_conn);
 }
@@ -278,6 +285,7 @@ int session_new(uv_loop_t *loop, struct config *config, const struct session_cal
     struct session *s = ob_xcalloc(1, sizeof *s);
     s->loop = loop;
     s->config = config_ref(config);
+    s->lease_ms = config->lease_ms;
     s->cb = *callbacks;
     s->arg = arg;
     s->next_claim = 1;
@@ -298,7 +306,7 @@ int session_new(uv_loop_t *loop, struct config *config, const struct session_cal
 
 void session_start(struct session *s)
 {
-    uint64_t tick_ms = s->config->lease_ms / TICKS_PER_LEASE;
+    uint64_t tick_ms = s->lease_ms / TICKS_PER_LEASE;
     (void)uv_timer_start(&s->tick, on_tick, tick_ms, tick_ms > 0 ? tick_ms : 1);
     pgconn_start(s->work);
     pgconn_start(s->beat);

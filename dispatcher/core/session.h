@@ -34,21 +34,23 @@ struct session_callbacks { /* none is called from inside a call of this header *
     void (*on_wake)(void *arg);                 /* somebody enqueued */
     void (*on_fatal)(void *arg, int exit_code); /* logged; end the program */
     void (*on_lease)(void *arg, enum session_lease lease);
-    /* A renewal was sent at boot_ms (clock_boot_ms) and acknowledged. */
+    /* A renewal was acknowledged: LEASE_OVER is now at boot_ms (clock_boot_ms), unless renewed. */
     void (*on_renewed)(void *arg, uint64_t boot_ms);
     void (*on_lock)(void *arg, int fd); /* the name's lock is held: give the spawner a duplicate */
-    /* Appends the tokens of jobs that run or wait to be recorded; returns how many (at most max).
-     */
-    size_t (*tokens)(void *arg, struct store_token *tokens, size_t max);
-    /* Those that are ours again, with new claims; every other one is lost. Before on_ready. */
+    /* The tokens of jobs that run or wait to be recorded; freed (ob_free) by the session. */
+    struct store_token *(*tokens)(void *arg, size_t *ret_n);
+    /* Those that are ours again, with new claims; every other one is lost. Before on_ready, and
+     * perhaps before another attempt to join. */
     void (*on_adopted)(void *arg, const struct store_token *adopted, size_t n);
+    bool (*is_clear)(void *arg); /* nothing that was lost runs any more */
 };
 
 /* The configuration is referenced. */
 int session_new(uv_loop_t *loop, struct config *config, const struct session_callbacks *callbacks,
                 void *arg, struct session **ret_session) OB_MUST_CHECK;
 void session_start(struct session *s);
-/* Another set of tasks, after a reload. */
+/* Another set of tasks, after a reload. Name, lease, lock folder and database stay as they were;
+ * what of them changed is logged. */
 void session_set_config(struct session *s, struct config *config);
 bool session_is_ready(const struct session *s);
 /* The connection for turns, and the identity to claim under; only while ready. */
@@ -56,7 +58,7 @@ struct pgconn *session_conn(struct session *s);
 int64_t session_id(const struct session *s);
 /* Reserves n claim numbers, never issued before under this identity; returns the first. */
 int64_t session_take_claims(struct session *s, size_t n);
-/* A turn was answered: heartbeats go on only while turns progress. */
+/* A turn begins or was answered: heartbeats go on only while turns progress. */
 void session_progress(struct session *s);
 /* Gives up the identity because the server answered something impossible. */
 void session_fail(struct session *s, const char *reason);

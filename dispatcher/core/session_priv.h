@@ -1,4 +1,4 @@
-/* session_priv.h - the inside of struct session, for session.c and join.c alone. */
+/* session_priv.h - the inside of struct session, for session.c, join.c and join_name.c alone. */
 #ifndef OB_CORE_SESSION_PRIV_H
 #define OB_CORE_SESSION_PRIV_H
 
@@ -9,7 +9,7 @@
 #include "core/session.h"
 
 /* As outbox.take_over()'s own default: a full batch means that there may be more. */
-enum { TAKE_OVER_BATCH = 1000, SESSION_TOKENS_MAX = 65536 };
+enum { TAKE_OVER_BATCH = 1000 };
 
 enum session_state {
     SESSION_DOWN,        /* a connection is missing; `step` is stopped */
@@ -38,8 +38,10 @@ struct session {
     uv_timer_t step; /* the pause or the bound of the step in progress */
 
     /* identity */
-    int64_t id;         /* this connection's; 0 before the first registration */
-    int64_t registered; /* the newest id that was registered; adoption is from it */
+    int64_t id;            /* this connection's; 0 before the first registration */
+    int64_t registered;    /* the one that what runs is claimed under; adoption is from it */
+    int64_t adopting_id;   /* its adoption was sent and not answered: perhaps it owns what runs */
+    int64_t unreleased_id; /* one before, whose unstarted claims are not given back yet */
     int64_t next_claim;
     char host[256];
     char boot_id[64];
@@ -47,9 +49,11 @@ struct session {
     char *name;
 
     /* lease */
+    uint64_t lease_ms; /* for life: the others expire us by what our row says */
     enum session_lease lease;
     uint64_t renewed_boot_ms; /* when the last acknowledged renewal was sent; 0: never */
     uint64_t register_sent_boot_ms;
+    uint64_t register_sent_ms; /* the same by the monotonic clock, for watching a rival */
     uint64_t beat_due_ms;
     uint64_t beat_sent_boot_ms;
     int64_t beat_id; /* the identity that the beat under way is for */
@@ -60,14 +64,16 @@ struct session {
     char proof[64];
     unsigned proof_tries;
     char *database;      /* its identity, once known */
-    int64_t previous;    /* to adopt from in this join; 0: nothing */
     struct peers rivals; /* the one rival of our name, watched like a peer */
     int64_t rival_id;
     int64_t rival_beat;
+    int64_t cleared_id; /* in this join: its jobs were taken back, as far as nobody locks them */
+    int64_t excused_id; /* ... and what is left of it does not keep us from registering */
     uint64_t waiting_since_ms; /* since when the name or the schema is waited for */
 
     /* peers */
     struct peers peers;
+    uint64_t peers_asked_ms; /* when the newest list was asked for; one at a time is */
     struct {
         int64_t id; /* being taken over; 0: nobody */
         int64_t beat;
@@ -92,5 +98,17 @@ void join_deinit(struct session *s);
 void join_begin(struct session *s); /* both connections are up */
 void join_end(struct session *s);   /* one was lost: back to SESSION_DOWN */
 void join_on_notify(struct session *s, const char *payload);
+/* True when the step's answer is not to be looked at further. */
+bool join_refused(struct session *s, enum session_state expected, const struct pg_error *error,
+                  const char *what);
+void join_later(struct session *s, uint64_t ms, uv_timer_cb cb);
+/* Whether to log that it waits: the first time, and every ten seconds while it goes on. */
+bool join_say_waiting(struct session *s, const char *key);
+/* The tasks of the configuration, as the array that store.h wants. Caller frees the array. */
+const char **join_task_names(const struct session *s);
+void join_adopt(struct session *s); /* registered: go on with what still runs */
+
+/* join_name.c */
+void join_take_name(struct session *s); /* ends in join_adopt() */
 
 #endif

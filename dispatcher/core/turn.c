@@ -11,7 +11,14 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum { RESULTS_PER_TURN = 1000, REFUSALS_MAX = 3, SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
+enum {
+    RESULTS_PER_TURN = 1000,
+    OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
+    REFUSALS_MAX = 3,
+    SLOW_DOWN_MS = 1000,
+    LOCKED_RETRY_MS = 20,
+    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks: each try holds up the turn */
+};
 
 #define result_of(node) list_entry(node, struct execution, result_link)
 
@@ -70,6 +77,17 @@ static void await_pauses(struct dispatcher *d)
         due_in(d, end - now);
 }
 
+/* Results that may be sent now; for the others a turn is set. */
+static bool has_results(const struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    list_for_each (node, tmp, &d->results) {
+        if (now >= result_of(node)->settle_after_ms)
+            return true;
+    }
+    return false;
+}
+
 static void answer(struct dispatcher *d)
 {
     ob_assert(d->turn_pending > 0);
@@ -77,8 +95,8 @@ static void answer(struct dispatcher *d)
         return;
     session_progress(d->session);
     await_pauses(d);
-    bool may_claim = d->phase == PHASE_RUNNING && !d->is_quiet;
-    if (!list_is_empty(&d->results) || (may_claim && (d->look_wanted || d->due_wanted)) ||
+    bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
+    if (has_results(d) || (may_claim && (d->look_wanted || d->due_wanted)) ||
         (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
         turn_kick(d);
     dispatcher_idle(d);
@@ -105,14 +123,22 @@ static void refused(struct dispatcher *d, const char *what, const struct pg_erro
 
 /* ---- settle ---- */
 
-static void back_to_results(struct dispatcher *d, struct execution *e, bool is_refused)
+/* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
+ * stored), or for reasons that say nothing about the jobs. */
+static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error)
 {
+    enum pg_advice advice = pg_advice(error->sqlstate);
+    bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
     e->state = EXECUTION_FINISHED;
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
+    if (e->settle_alone) {
+        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+        due_in(d, LOCKED_PAUSE_MS);
+    }
     e->settle_alone = true;
-    if (++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
+    if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
     /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
      * said. */
@@ -146,13 +172,12 @@ static void on_settled(void *arg, const struct pg_error *error, const enum store
 {
     struct settling *s = arg;
     struct dispatcher *d = s->d;
-    bool is_refused = error != NULL && error->err != OB_ECONN;
     OB_CRASH_POINT("after_settle");
     for (size_t i = 0; i < n; i++) {
         struct execution *e = s->executions[i];
         list_remove(&e->result_link);
         if (error != NULL)
-            back_to_results(d, e, is_refused);
+            back_to_results(d, e, error);
         else
             recorded(d, e, answers[i]);
     }
@@ -162,14 +187,21 @@ static void on_settled(void *arg, const struct pg_error *error, const enum store
     answer(d);
 }
 
-/* Takes results for one settle: as many as fit, or one alone that was refused before. */
+/* Takes results for one settle: as many as fit, or one alone that was refused before. The rest has
+ * its turn at once. */
 static struct settling *take_results(struct dispatcher *d)
 {
     struct settling *s = ob_xcalloc(1, sizeof *s + RESULTS_PER_TURN * sizeof s->executions[0]);
+    uint64_t now = clock_mono_ms();
+    size_t output_bytes = 0;
     s->d = d;
     list_for_each (node, tmp, &d->results) {
         struct execution *e = result_of(node);
-        if (s->count == RESULTS_PER_TURN || (e->settle_alone && s->count > 0))
+        if (now < e->settle_after_ms)
+            continue;
+        output_bytes += e->outcome.head_len + e->outcome.tail_len;
+        bool is_too_much = s->count == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
+        if (s->count > 0 && (is_too_much || e->settle_alone))
             break;
         list_remove(&e->result_link);
         e->state = EXECUTION_SETTLING;
@@ -182,7 +214,7 @@ static struct settling *take_results(struct dispatcher *d)
 
 static void send_settle(struct dispatcher *d)
 {
-    if (list_is_empty(&d->results))
+    if (!has_results(d))
         return;
     struct settling *s = take_results(d);
     struct store_result *results = ob_xcalloc(s->count, sizeof *results);
@@ -232,25 +264,38 @@ static void send_due(struct dispatcher *d)
 /* Counts what came for each want; false if the server answered something that was not asked for. */
 static bool count_claimed(struct dispatcher *d, const struct batch *batch)
 {
-    for (size_t i = 0; i < d->wants_count; i++) {
-        int got = 0;
-        for (size_t k = 0; k < batch->count; k++)
-            got += strcmp(batch->jobs[k].job.task, d->wants[i].task) == 0;
-        if (got > d->wants[i].slots)
-            return false;
-        lane_claimed(lanes_find(&d->lanes, d->wants[i].task), d->wants[i].slots, got);
-    }
+    size_t expected = 0;
+    for (size_t i = 0; i < d->wants_count; i++)
+        lanes_find(&d->lanes, d->wants[i].task)->claimed = 0;
     for (size_t k = 0; k < batch->count; k++) {
-        if (lanes_find(&d->lanes, batch->jobs[k].job.task) == NULL)
+        struct lane *lane = lanes_find(&d->lanes, batch->jobs[k].job.task);
+        if (lane == NULL)
             return false;
+        lane->claimed++;
     }
-    return true;
+    for (size_t i = 0; i < d->wants_count; i++) {
+        struct lane *lane = lanes_find(&d->lanes, d->wants[i].task);
+        if (lane->claimed > d->wants[i].slots)
+            return false;
+        lane_claimed(lane, d->wants[i].slots, lane->claimed);
+        expected += (size_t)lane->claimed;
+    }
+    return expected == batch->count;
+}
+
+static void forget_wants(struct dispatcher *d)
+{
+    ob_free(d->wants);
+    d->wants = NULL;
+    config_unref(d->wants_config);
+    d->wants_config = NULL;
 }
 
 static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
 {
     struct dispatcher *d = arg;
     if (error != NULL) {
+        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
         refused(d, "claim", error);
         /* Nothing is known: lanes stay wet, and the next turn asks again. */
     } else if (!count_claimed(d, batch)) {
@@ -260,29 +305,25 @@ static void on_claimed(void *arg, const struct pg_error *error, struct batch *ba
         runner_begin(d, batch);
         batch_unref(batch);
     }
-    ob_free(d->wants);
-    d->wants = NULL;
-    config_unref(d->wants_config);
-    d->wants_config = NULL;
+    forget_wants(d);
     answer(d);
 }
 
 static void send_claim(struct dispatcher *d)
 {
-    if (d->phase != PHASE_RUNNING || d->is_quiet || d->lanes.count == 0)
+    if (!dispatcher_may_start(d) || d->is_quiet || d->lanes.count == 0)
         return;
     d->wants = ob_xcalloc(d->lanes.count, sizeof *d->wants);
     d->wants_count = lanes_wants(&d->lanes, clock_mono_ms(), d->wants);
+    d->wants_config = config_ref(d->lanes.config);
     size_t slots = 0;
     for (size_t i = 0; i < d->wants_count; i++)
         slots += (size_t)d->wants[i].slots;
     if (slots == 0) {
-        ob_free(d->wants);
-        d->wants = NULL;
+        forget_wants(d);
         return;
     }
     d->turn_pending++;
-    d->wants_config = config_ref(d->lanes.config);
     OB_CRASH_POINT("before_claim");
     store_claim(session_conn(d->session), session_id(d->session),
                 session_take_claims(d->session, slots), d->wants, d->wants_count, on_claimed, d);
@@ -297,6 +338,7 @@ static void on_turn_timer(uv_timer_t *timer)
     if (d->look_wanted)
         lanes_wet_all(&d->lanes);
     d->look_wanted = false;
+    session_progress(d->session);
     d->turn_pending = 1; /* held until everything is sent: an answer may come from inside a call */
     send_settle(d);
     if (session_is_ready(d->session))

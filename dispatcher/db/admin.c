@@ -23,6 +23,7 @@ size_t admin_count(const struct admin_rows *rows)
 
 const char *admin_text(const struct admin_rows *rows, size_t row, int column)
 {
+    ob_assert(rows != NULL);
     return PQgetisnull(rows->res, (int)row, column) ? NULL
                                                     : PQgetvalue(rows->res, (int)row, column);
 }

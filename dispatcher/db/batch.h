@@ -6,9 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include <libpq-fe.h>
-
 #include "core/job.h"
+
+typedef struct pg_result PGresult; /* as libpq-fe.h has it */
 
 struct claimed { /* one row of outbox.claim() */
     struct job job;

@@ -49,16 +49,16 @@ static void add_text(struct params *p, Oid type, const char *value)
 
 void params_int8(struct params *p, int64_t value)
 {
-    char *text = p->scratch[p->count];
-    (void)snprintf(text, PARAMS_SCRATCH, "%" PRId64, value);
-    add_text(p, OID_INT8, text);
+    size_t i = next(p, OID_INT8);
+    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRId64, value);
+    p->values[i] = p->scratch[i];
 }
 
 void params_int4(struct params *p, int value)
 {
-    char *text = p->scratch[p->count];
-    (void)snprintf(text, PARAMS_SCRATCH, "%d", value);
-    add_text(p, OID_INT4, text);
+    size_t i = next(p, OID_INT4);
+    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%d", value);
+    p->values[i] = p->scratch[i];
 }
 
 void params_bool(struct params *p, bool value)
@@ -78,9 +78,9 @@ void params_jsonb(struct params *p, const char *value)
 
 void params_interval_ms(struct params *p, uint64_t ms)
 {
-    char *text = p->scratch[p->count];
-    (void)snprintf(text, PARAMS_SCRATCH, "%" PRIu64 " milliseconds", ms);
-    add_text(p, OID_INTERVAL, text);
+    size_t i = next(p, OID_INTERVAL);
+    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRIu64 " milliseconds", ms);
+    p->values[i] = p->scratch[i];
 }
 
 static void put_u32(struct buf *b, uint32_t value)

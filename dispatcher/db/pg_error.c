@@ -7,6 +7,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include <libpq-fe.h>
+
 #include "base/utf8.h"
 
 /* First match wins, so full codes come before their class. style.md's table of SQLSTATEs is this

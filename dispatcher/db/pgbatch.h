@@ -3,6 +3,8 @@
 #ifndef OB_DB_PGBATCH_H
 #define OB_DB_PGBATCH_H
 
+#include <libpq-fe.h>
+
 #include "db/pgconn.h"
 
 /* How a statement goes out; decided when it is sent. */

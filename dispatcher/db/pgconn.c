@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/backoff.h"
 #include "base/mem.h"
 #include "base/rand.h"
-#include "base/reconnect.h"
 #include "db/pgconn_state.h"
 
 enum { CONNECT_TIMEOUT_MS = 10000 };
@@ -235,7 +235,6 @@ void pgconn_on_timer(uv_timer_t *timer)
 {
     struct pgconn *c = timer->data;
     if (is_attempt(c)) {
-        c->rotation++; /* some host swallows packets: the next attempt begins behind it */
         char message[160];
         describe_timeout(c, message, sizeof message);
         pgconn_fail(c, OB_ECONN, message);
@@ -260,6 +259,8 @@ static void drop_socket(struct pgconn *c)
 static void go_down(struct pgconn *c)
 {
     drop_socket(c);
+    if (c->up_since_ms == 0)
+        c->rotation++; /* a host that accepts and fails, or swallows packets, ends libpq's walk */
     bool was_good = c->up_since_ms != 0 && uv_now(c->loop) - c->up_since_ms >= STABLE_MS;
     c->up_since_ms = 0;
     c->tries = was_good ? 1 : c->tries + 1;

@@ -16,11 +16,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <libpq-fe.h>
 #include <uv.h>
 
 #include "base/err.h"
 #include "base/list.h"
+
+/* libpq's names, as libpq-fe.h has them: who only passes results on needs no libpq. */
+typedef struct pg_conn PGconn;
+typedef struct pg_result PGresult;
+typedef unsigned int Oid;
 
 struct pgconn;
 
@@ -62,10 +66,10 @@ struct pgconn_callbacks {
                       void *arg);
 };
 
-/* Borrowed for pgconn_new only. Hosts of a list are tried in turn; one that swallows packets costs
- * an attempt, and the next begins behind it. Unless the user set them: keepalives and
- * tcp_user_timeout that notice a vanished server in about 20 s, and
- * target_session_attrs=read-write. */
+/* Borrowed for pgconn_new only. Hosts of a list are tried in turn; each attempt after a failed one
+ * begins with the next, as libpq itself never gets behind a host that accepts and then fails or is
+ * silent. Unless the user set them: keepalives and tcp_user_timeout that notice a vanished server
+ * in about 20 s, and target_session_attrs=read-write. */
 struct pgconn_config {
     const char *conninfo; /* connection string, URI or database name; NULL, "": PG* variables */
     const char *application_name; /* overrides the conninfo's */

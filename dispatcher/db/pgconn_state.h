@@ -56,8 +56,8 @@ struct pgconn {
     uv_idle_t kick; /* armed: pgconn's own work waits for the next turn of the loop */
     unsigned handles_open;
     struct pg_lookup *lookup;
-    unsigned rotation; /* how many hosts of the list were too slow; the next attempt begins behind
-                          them */
+    unsigned
+        rotation; /* attempts that failed: each begins behind the host that the last began with */
     unsigned tries;
     uint64_t up_since_ms;
     struct pg_error why;   /* of going down */

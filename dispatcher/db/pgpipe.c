@@ -164,6 +164,7 @@ static bool flush(struct pgconn *c)
 static bool send_next(struct pgconn *c, size_t *unflushed_bytes)
 {
     struct pgbatch *b = c->sending;
+    ob_assert(b != NULL);
     bool ok = true;
     if (b->sent_count < b->count) {
         struct pgstmt *s = &b->stmts[b->sent_count];
@@ -279,6 +280,7 @@ static void take_failure(struct pgconn *c, struct pgbatch *b, PGresult *res)
 static void take_result(struct pgconn *c, PGresult *res)
 {
     struct pgbatch *b = head_batch(c);
+    ob_assert(b != NULL); /* expects_answer() said so */
     c->head_since_ms = uv_now(c->loop);
     ExecStatusType status = PQresultStatus(res);
     if (status == PGRES_PIPELINE_SYNC) {
@@ -438,6 +440,7 @@ void pgpipe_abandon(struct pgconn *c)
     c->sending = NULL;
     while (!list_is_empty(&c->batches)) {
         struct pgbatch *b = head_batch(c);
+        ob_assert(b != NULL);
         b->error = error; /* results that came without the Sync prove nothing: not to be seen */
         answer_batch(c, b, &error);
     }

@@ -18,7 +18,7 @@ char *store_session_sql(uint64_t lease_ms)
                         "SET default_transaction_read_only = off;"
                         "SET default_transaction_deferrable = off;"
                         "SET search_path = pg_catalog, pg_temp;"
-                        "SET lock_timeout = '1s';"
+                        "SET lock_timeout = '100ms';"
                         "SET statement_timeout = '%" PRIu64 "ms';"
                         "SET idle_in_transaction_session_timeout = '%" PRIu64 "ms';"
                         "SET synchronous_commit = on;"

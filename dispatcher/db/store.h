@@ -133,7 +133,8 @@ struct store_result { /* one finished attempt; its delay is already decided */
     uint64_t delay_ms;
 };
 enum store_answer { STORE_RECORDED, STORE_LOST, STORE_GONE };
-/* answers[i] belongs to results[i] of the call. */
+/* answers[i] belongs to results[i] of the call. More output of children than 64 MiB with base64 is
+ * refused from inside the call. */
 typedef void (*store_settle_cb)(void *arg, const struct pg_error *error,
                                 const enum store_answer *answers, size_t n);
 void store_settle(struct pgconn *c, int64_t owner, const struct store_result *results, size_t n,

@@ -12,6 +12,12 @@ store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_er
     return call;
 }
 
+void store_call_free(struct store_call *call)
+{
+    ob_free(call->tokens);
+    ob_free(call);
+}
+
 static void on_batch(struct pgbatch *b, const struct pg_error *error, void *arg)
 {
     struct store_call *call = arg;
@@ -19,8 +25,7 @@ static void on_batch(struct pgbatch *b, const struct pg_error *error, void *arg)
     call->parse(call, res, error);
     if (!call->keep)
         PQclear(res);
-    ob_free(call->tokens);
-    ob_free(call);
+    store_call_free(call);
 }
 
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call)

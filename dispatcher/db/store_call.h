@@ -2,6 +2,8 @@
 #ifndef OB_DB_STORE_CALL_H
 #define OB_DB_STORE_CALL_H
 
+#include <libpq-fe.h>
+
 #include "db/params.h"
 #include "db/store.h"
 
@@ -32,6 +34,7 @@ struct store_call {
 
 struct store_call *
 store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_error *), void *arg);
+void store_call_free(struct store_call *call); /* store_send() does it, after the answer */
 /* Sends one statement as a batch of its own. Takes the call, deinits the parameters. */
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call);
 /* False if the statement failed or answered no row, which none of ours does; *error then says so.

@@ -210,6 +210,10 @@ enum { OUTCOMES_BYTES_MAX = 64 * 1024 * 1024 };
 void store_settle(struct pgconn *c, int64_t owner, const struct store_result *results, size_t n,
                   store_settle_cb cb, void *arg)
 {
+    static const struct pg_error too_large = {
+        .err = OB_ENOMEM,
+        .sqlstate = "54000",
+        .message = "the results do not fit into one statement, or memory is short"};
     struct store_call *call = store_call_new(parse_settle, arg);
     struct buf outcomes;
     bool all_done = true;
@@ -229,7 +233,12 @@ void store_settle(struct pgconn *c, int64_t owner, const struct store_result *re
         all_done = all_done && done;
     }
     buf_putc(&outcomes, ']');
-    ob_assert(outcomes.err == 0); /* bounded: results a turn times the capture limits */
+    if (outcomes.err != 0) {
+        buf_deinit(&outcomes);
+        parse_settle(call, NULL, &too_large);
+        store_call_free(call);
+        return;
+    }
     struct params p;
     params_init(&p);
     params_int8(&p, owner);

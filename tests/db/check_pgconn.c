@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "faultproxy.h"
 #include "pgcluster.h"
@@ -104,17 +105,22 @@ END_TEST
 
 /* ---- attempts that fail ---- */
 
+static void put_first_in_hba(const char *line)
+{
+    static char old[16384];
+    FILE *hba = fopen(testdb_value("show hba_file"), "r+");
+    ck_assert_ptr_nonnull(hba);
+    size_t n = fread(old, 1, sizeof old, hba);
+    rewind(hba);
+    (void)fprintf(hba, "%s\n%.*s", line, (int)n, old);
+    ck_assert_int_eq(fclose(hba), 0);
+    testdb_exec("select pg_reload_conf()");
+}
+
 START_TEST(a_wrong_password_is_told_without_the_password)
 {
     testdb_exec("create role guarded login password 'right-horse'");
-    FILE *hba = fopen(testdb_value("show hba_file"), "r+");
-    ck_assert_ptr_nonnull(hba);
-    static char old[16384];
-    size_t n = fread(old, 1, sizeof old, hba);
-    rewind(hba);
-    (void)fprintf(hba, "local all guarded scram-sha-256\n%.*s", (int)n, old);
-    ck_assert_int_eq(fclose(hba), 0);
-    testdb_exec("select pg_reload_conf()");
+    put_first_in_hba("local all guarded scram-sha-256");
     (void)snprintf(text, sizeof text, "%s password=wrong-zebra", testdb_conninfo_as("guarded"));
     struct pgrig r;
     rig_open(&r, text);
@@ -247,6 +253,52 @@ START_TEST(a_host_that_swallows_everything_is_begun_behind_the_next_time)
     ck_assert_ptr_nonnull(strstr(r.why.message, "127.0.0.1"));
     rig_until(&r, r.is_up);
     ck_assert_uint_eq(r.downs, 1);
+    rig_close(&r);
+    faultproxy_stop(&p);
+}
+END_TEST
+
+/* Refused without TLS, libpq tries with it (sslmode=allow) on a new socket, inside PQconnectPoll.
+ * Its number is the old one's, or another when a lower one has become free. */
+START_TEST(a_socket_that_libpq_replaces_by_another_is_watched_instead)
+{
+    put_first_in_hba("local nowhere all reject");
+    struct faultproxy p;
+    faultproxy_start(&p, socket_path());
+    faultproxy_stall(&p);
+    (void)snprintf(text, sizeof text,
+                   "host=127.0.0.1 port=%d user=postgres dbname=nowhere sslmode=allow", p.port);
+    const struct pgconn_config config = {.conninfo = text};
+    struct pgrig r;
+    rig_open_config(&r, &config);
+    (void)uv_run(&r.loop, UV_RUN_NOWAIT); /* the loop has what descriptors it needs */
+    int low = dup(STDERR_FILENO);
+    ck_assert_int_ge(low, 0);
+    pgconn_start(r.conn);
+    for (int i = 0; i < 10; i++)
+        (void)uv_run(&r.loop, UV_RUN_ONCE); /* waiting for an answer */
+    if (_i == 1)
+        ck_assert_int_eq(close(low), 0);
+    faultproxy_pass(&p);
+    rig_until(&r, r.downs == 1);
+    ck_assert_str_eq(r.why.sqlstate, "28000"); /* and not that nobody answered */
+    rig_close(&r);
+    if (_i == 0)
+        ck_assert_int_eq(close(low), 0);
+    faultproxy_stop(&p);
+}
+END_TEST
+
+/* libpq goes on to the next host only while a connection is being made: what fails later fails all.
+ */
+START_TEST(a_host_that_fails_after_accepting_is_begun_behind_the_next_time)
+{
+    struct faultproxy p;
+    faultproxy_start(&p, socket_path());
+    faultproxy_refuse(&p); /* accepts and hangs up */
+    struct pgrig r;
+    rig_open_up(&r, list_of("127.0.0.1", p.port));
+    ck_assert_uint_le(r.downs, 1);
     rig_close(&r);
     faultproxy_stop(&p);
 }
@@ -445,6 +497,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_read_only_server_is_fine_if_the_user_said_any);
     tcase_add_test(tc, a_dead_host_is_passed_over_for_the_next);
     tcase_add_test(tc, a_host_that_swallows_everything_is_begun_behind_the_next_time);
+    tcase_add_loop_test(tc, a_socket_that_libpq_replaces_by_another_is_watched_instead, 0, 2);
+    tcase_add_test(tc, a_host_that_fails_after_accepting_is_begun_behind_the_next_time);
     tcase_add_test(tc, host_names_are_looked_up);
     tcase_add_test(tc, a_name_that_nobody_knows_is_a_failed_attempt_that_names_it);
     tcase_add_test(tc, a_name_that_nobody_knows_does_not_hide_the_other_hosts);

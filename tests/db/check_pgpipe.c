@@ -531,10 +531,13 @@ START_TEST(a_flood_of_notifications_arrives_whole_and_starves_nobody)
     pg_exec_ok(other, "select pg_notify('flood', n::text) from generate_series(1, 20000) n");
     PQfinish(other);
     struct reply during = {.is_done = false};
-    rig_until(&r, r.notifies > 0);
-    ck_assert_uint_lt(r.notifies, MANY); /* the loop gets its turn in between */
-    rig_send(&r, "select 1", &during);
-    rig_until(&r, r.notifies == MANY);
+    while (r.notifies < MANY) {
+        unsigned before = r.notifies;
+        rig_until(&r, r.notifies > before);
+        ck_assert_uint_le(r.notifies - before, 512); /* a bounded number a turn of the loop */
+        if (before == 0)
+            rig_send(&r, "select 1", &during);
+    }
     ck_assert_str_eq(r.payload, "20000");
     await(&during);
     reply_clear(&during);

@@ -1,5 +1,5 @@
-/* The examples of docs/sql.md and docs/dba.md: every block fenced as sql is run, in order, on an
- * empty database. */
+/* The examples of docs/sql.md, docs/dba.md and docs/operations.md: every block fenced as sql is
+ * run, in order, on an empty database. */
 #include "check_sql.h"
 
 #include <stdlib.h>
@@ -107,6 +107,15 @@ START_TEST(every_statement_for_the_dba_runs)
 }
 END_TEST
 
+START_TEST(every_statement_for_operators_runs)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    ck_assert_int_gt(run_blocks(conn, "operations.md"), 0);
+    PQfinish(conn);
+}
+END_TEST
+
 /* A state in which a copy's jobs are safe from every daemon. */
 START_TEST(a_defused_copy_offers_nothing)
 {
@@ -144,6 +153,7 @@ Suite *test_suite(void)
     suite_add_tcase(suite, tc);
     tcase_add_test(tc, every_example_for_users_runs);
     tcase_add_test(tc, every_statement_for_the_dba_runs);
+    tcase_add_test(tc, every_statement_for_operators_runs);
     tcase_add_test(tc, a_defused_copy_offers_nothing);
     return suite;
 }

@@ -143,7 +143,7 @@ START_TEST(what_the_server_refuses_is_said_with_its_hint)
     ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
     ck_assert_str_eq(r.out, "");
     expect_text(r.err, "repeat_every");
-    expect_text(r.err, "; ");
+    expect_text(r.err, ". Leave it out");
     ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.jobs"), 0);
 }
 END_TEST

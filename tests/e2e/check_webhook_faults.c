@@ -306,6 +306,7 @@ START_TEST(a_connection_that_hangs_ends_by_the_connect_timeout)
     fixture_defaults(&f);
     fixture_url(&f, "http", ntohs(address.sin_port));
     f.task.webhook.connect_timeout_ms = 300;
+    f.task.timeout_ms = 5000; /* would end it later, and say so */
     fixture_open(&f, 4);
     const struct outcome *o = deliver(&f);
     ck_assert_int_eq(o->kind, OUTCOME_RETRY);
@@ -485,7 +486,7 @@ START_TEST(sockets_are_closed_on_exec)
         (void)uv_run(&f.loop, UV_RUN_NOWAIT);
     unsigned sockets = 0;
     for (int fd = 3; fd < 256; fd++) {
-        struct sockaddr_in peer;
+        struct sockaddr_in peer = {0};
         socklen_t len = sizeof peer;
         if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0 || peer.sin_family != AF_INET)
             continue;

@@ -117,7 +117,7 @@ static void expect_tls_error(const struct outcome *o)
 
 START_TEST(a_certificate_is_refused_unless_its_authority_is_known)
 {
-    struct tls_server server;
+    struct tls_server server = {.pid = -1};
     struct fixture f;
     tls_server_start(&server, "IP:127.0.0.1", 3600);
     tls_fixture(&f, &server);
@@ -136,7 +136,7 @@ END_TEST
 
 START_TEST(a_certificate_of_another_host_is_refused)
 {
-    struct tls_server server;
+    struct tls_server server = {.pid = -1};
     struct fixture f;
     tls_server_start(&server, "DNS:other.example.org", 3600);
     tls_fixture(&f, &server);
@@ -149,7 +149,7 @@ END_TEST
 
 START_TEST(an_expired_certificate_is_refused_unless_nothing_is_verified)
 {
-    struct tls_server server;
+    struct tls_server server = {.pid = -1};
     struct fixture f;
     tls_server_start(&server, "IP:127.0.0.1", -3600);
     tls_fixture(&f, &server);

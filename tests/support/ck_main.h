@@ -8,7 +8,8 @@
 
 Suite *test_suite(void);
 
-/* Ends the whole binary with 77 (or 1 under OUTBOX_TEST_REQUIRE_PG=1) before any test ran. */
+/* Ends the whole binary with 77 before any test ran: it makes no sense in this build or on this
+ * machine. (A missing PostgreSQL is pgcluster_start's own matter: OUTBOX_TEST_REQUIRE_PG.) */
 void test_skip_all(const char *why) __attribute__((noreturn));
 
 enum { TIMEOUT_UNIT_S = 10, TIMEOUT_DB_S = 30, TIMEOUT_E2E_S = 120 };

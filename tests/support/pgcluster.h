@@ -14,8 +14,9 @@
 
 #include <libpq-fe.h>
 
-void pgcluster_start(
-    void); /* initdb + postgres + template; skips the binary if there is no server */
+/* initdb, postgres, template. Without a server: skips the binary, or fails it under
+ * OUTBOX_TEST_REQUIRE_PG=1. */
+void pgcluster_start(void);
 void pgcluster_stop(void);
 /* Extra server settings ("name=value", NULL-terminated), to be set before pgcluster_start. */
 void pgcluster_set_options(const char *const *settings);

@@ -5,6 +5,8 @@
 #ifndef OB_TEST_PGRIG_H
 #define OB_TEST_PGRIG_H
 
+#include <libpq-fe.h>
+
 #include "ck_main.h"
 #include "db/pgconn.h"
 #include "wait.h"

@@ -2,8 +2,7 @@
  */
 #include "ck_main.h"
 
-#include "base/reconnect.h"
-#include "core/backoff.h"
+#include "base/backoff.h"
 
 static const struct backoff_config defaults = {
     .base_ms = 5000, .max_ms = 3600000, .jitter_permille = 200};
@@ -136,6 +135,18 @@ START_TEST(a_wish_for_later_is_a_lower_bound)
 }
 END_TEST
 
+START_TEST(reconnecting_waits_from_a_tenth_to_thirty_seconds)
+{
+    ck_assert_uint_eq(backoff_reconnect_ms(1, 0x80000000U), 100);
+    ck_assert_uint_eq(backoff_reconnect_ms(2, 0x80000000U), 200);
+    ck_assert_uint_eq(backoff_reconnect_ms(9, 0x80000000U), 25600);
+    ck_assert_uint_eq(backoff_reconnect_ms(10, 0x80000000U), 30000);
+    ck_assert_uint_eq(backoff_reconnect_ms(UINT32_MAX, 0), 24000);
+    ck_assert_uint_eq(backoff_reconnect_ms(UINT32_MAX, UINT32_MAX), 36000);
+    ck_assert_uint_eq(backoff_reconnect_ms(1, 0), 80);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("backoff");
@@ -158,6 +169,10 @@ Suite *test_suite(void)
     tcase_add_loop_test(tc, a_schedule_replaces_the_doubling_and_its_last_entry_repeats, 0, 7);
     tcase_add_test(tc, a_schedule_is_jittered_too);
     tcase_add_test(tc, a_wish_for_later_is_a_lower_bound);
+    suite_add_tcase(s, tc);
+
+    tc = tcase_create("connecting");
+    tcase_add_test(tc, reconnecting_waits_from_a_tenth_to_thirty_seconds);
     suite_add_tcase(s, tc);
     return s;
 }

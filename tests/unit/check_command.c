@@ -175,7 +175,7 @@ START_TEST(a_start_without_descriptors_is_released_uncounted)
     configure("  t: { shell: 'cat >/dev/null' }");
     (void)run_task("t", "{}");
     size_t before = open_descriptors(getpid());
-    int fds[1024];
+    int fds[1024] = {0};
     struct outcome refused;
     for (size_t spare = 0; spare < 3; spare++) {
         size_t count = 0;

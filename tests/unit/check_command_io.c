@@ -174,7 +174,7 @@ static int compare_lines(const void *a, const void *b)
 static const char *sorted_lines(char *text)
 {
     static char out[16384];
-    char *lines[128];
+    char *lines[128] = {NULL};
     size_t count = 0;
     char *save = NULL;
     for (char *l = strtok_r(text, "\n", &save); l != NULL && count < 128;

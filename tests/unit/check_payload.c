@@ -392,7 +392,7 @@ START_TEST(json_nesting_is_bounded)
     static char text[2 * PAYLOAD_JSON_DEPTH_MAX + 2];
     char error[PAYLOAD_ERROR_SIZE];
     for (int extra = 0; extra < 2; extra++) {
-        size_t depth = (size_t)(PAYLOAD_JSON_DEPTH_MAX + extra);
+        size_t depth = PAYLOAD_JSON_DEPTH_MAX + (size_t)extra;
         memset(text, '[', depth);
         memset(text + depth, ']', depth);
         int err = payload_check_json(text, 2 * depth, error);

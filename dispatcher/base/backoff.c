@@ -1,6 +1,6 @@
 /* backoff.c - see backoff.h. Integers saturate: a delay may become long, never short by wrapping.
  */
-#include "core/backoff.h"
+#include "base/backoff.h"
 
 #include "base/assert.h"
 
@@ -54,4 +54,12 @@ uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint
     if (delay == 0 && planned > 0)
         delay = 1;
     return delay > at_least_ms ? delay : at_least_ms;
+}
+
+uint64_t backoff_reconnect_ms(unsigned n, uint32_t random)
+{
+    static const struct backoff_config reconnect = {
+        .base_ms = 100, .max_ms = 30000, .jitter_permille = 200};
+    ob_assert(n > 0);
+    return backoff_delay_ms(&reconnect, n, random, 0);
 }

@@ -1,6 +1,7 @@
-/* backoff.h - how long to wait before the next attempt. Pure: the randomness is an argument. */
-#ifndef OB_CORE_BACKOFF_H
-#define OB_CORE_BACKOFF_H
+/* backoff.h - how long to wait before the next attempt, of a job or at connecting. Pure: the
+ * randomness is an argument. */
+#ifndef OB_BASE_BACKOFF_H
+#define OB_BASE_BACKOFF_H
 
 #include <stdint.h>
 
@@ -11,5 +12,8 @@
  * then at least at_least_ms (Retry-After). Saturating; never 0 unless base is 0. */
 uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint32_t random,
                           uint64_t at_least_ms);
+/* Before connecting to the server again: 100 ms doubling to 30 s, times 1 ± 20 %. n counts the
+ * attempts that failed in a row, from 1. */
+uint64_t backoff_reconnect_ms(unsigned n, uint32_t random);
 
 #endif
