@@ -29,8 +29,8 @@ static void gate_close(enum gate_place place)
     static const char *const events[] = {
         [AT_CLAIM] = "UPDATE ON outbox.job FOR EACH ROW WHEN (old.owner IS NULL)",
         [AT_SETTLE] = "DELETE ON outbox.job FOR EACH ROW",
-        [AT_ADOPT] = "UPDATE ON outbox.job FOR EACH ROW WHEN"
-                     " (old.owner IS NOT NULL AND new.owner IS NOT NULL)",
+        [AT_ADOPT] = ("UPDATE ON outbox.job FOR EACH ROW WHEN"
+                      " (old.owner IS NOT NULL AND new.owner IS NOT NULL)"),
         [AT_UNREGISTER] = "DELETE ON outbox.dispatcher FOR EACH ROW",
     };
     char sql[256];
