@@ -134,13 +134,15 @@ START_TEST(a_mistyped_command_gets_a_suggestion)
     expect_usage(OUTBOX_RUN("enqeue", "t"),
                  "unknown command \"enqeue\" (did you mean \"enqueue\"?)");
     expect_usage(OUTBOX_RUN("help", "jbos"), "did you mean \"jobs\"?");
+    expect_usage(OUTBOX_RUN("--version", "x"), "one argument too many behind --version");
+    expect_usage(OUTBOX_RUN("help", "jobs", "x"), "one argument too many behind help");
     expect_usage(OUTBOX_RUN("xyzzy"), "unknown command \"xyzzy\"; see");
     expect_usage(OUTBOX_RUN("--database", "x", "jobs"), "options come after the command");
 }
 END_TEST
 
 static const struct {
-    const char *args[6];
+    const char *args[7];
     const char *wanted;
 } bad_usage[] = {
     {{"jobs", "--taks", "x"}, "unknown option --taks (did you mean --task?)"},
@@ -158,6 +160,10 @@ static const struct {
     {{"jobs", "--limit", "7x"}, "expected a number"},
     {{"jobs", "--state", "raedy"}, "did you mean ready?"},
     {{"jobs", "--state", "dead,zzz"}, "expected ready, scheduled"},
+    {{"jobs", "--state", ""}, "--state \"\": expected ready, scheduled"},
+    {{"jobs", "--state", "dead,"}, "--state \"\": expected ready, scheduled"},
+    {{"jobs", "--task", ""}, "\"\" is not a task's name"},
+    {{"jobs", "--task", "a,no such name"}, "\"no such name\" is not a task's name"},
     {{"jobs", "--min-age", "old"}, "expected a duration such as 30s"},
     {{"jobs", "--after", "yesterday"}, "expected a time such as"},
     {{"jobs", "extra"}, "\"extra\" is one argument too many"},
@@ -179,9 +185,15 @@ static const struct {
     {{"enqueue", "t", "{}", "--max-attempts", "0"}, "expected a number from 1 to 32767"},
     {{"enqueue", "t", "{}", "--delay", "soon"}, "expected a duration"},
     {{"enqueue", "t", "{}", "--header", "novalue"}, "expected NAME=VALUE"},
+    {{"enqueue", "t", "{}", "--header=a=\xff"}, "expected UTF-8"},
+    {{"enqueue", "t", "{}", "-Ha=1", "-Hab=2", "-Ha=3"}, "\"a=3\": a header of this name is given"},
+    {{"enqueue", "t", "{}", "--after", "x"}, "--after \"x\": expected a job's id"},
     {{"enqueue", "t", "--delay=1s", "--run-at", "2030-01-01"}, "give one of them"},
     {{"enqueue", "t", "{}", "--msgpack"}, "from standard input"},
     {{"grant"}, "say for whom"},
+    {{"grant", "--reader", "two\nlines"}, "expected a role's name, in one line"},
+    {{"grant", "--reader", "a-name-of-64-bytes-is-cut-by-the-server-and-would-be-another-one"},
+     "at most 63 bytes"},
     {{"migrate", "--print", "--status"}, "goes with neither"},
     {{"run", "--discard", "t", "--concurrency", "many"}, "expected a number from 1"},
     {{"run", "--discard", "t", "--lease", "long"}, "expected a duration"},
