@@ -163,6 +163,7 @@ static const struct {
     {{"jobs", "--state", ""}, "--state \"\": expected ready, scheduled"},
     {{"jobs", "--state", "dead,"}, "--state \"\": expected ready, scheduled"},
     {{"jobs", "--task", ""}, "\"\" is not a task's name"},
+    {{"jobs", "--task", "res\"{}"}, "is not a task's name"},
     {{"jobs", "--task", "a,no such name"}, "\"no such name\" is not a task's name"},
     {{"jobs", "--min-age", "old"}, "expected a duration such as 30s"},
     {{"jobs", "--after", "yesterday"}, "expected a time such as"},
