@@ -36,9 +36,11 @@ void session_set_state(struct session *s, enum session_state state)
     s->state = state;
 }
 
+/* A connection that failed is told from the loop, a moment later: until then nothing may be sent on
+ * it, or each refusal would be answered by another try, with the loop never getting there. */
 bool session_is_ready(const struct session *s)
 {
-    return s->state == SESSION_READY;
+    return s->state == SESSION_READY && pgconn_is_up(s->work);
 }
 
 struct pgconn *session_conn(struct session *s)
