@@ -15,12 +15,18 @@
 
 struct memory {
     long rss_kb;
+    long pss_kb;
     long private_kb;
 };
 
+/* Private: pages of no other program. Those which dispatcher and spawner share since the fork are
+ * anonymous, and count in each. */
 static struct memory memory_of(long pid)
 {
     struct memory m = {0};
+    long clean_kb = 0;
+    long dirty_kb = 0;
+    long anonymous_kb = 0;
     char path[64];
     char line[256];
     (void)snprintf(path, sizeof path, "/proc/%ld/smaps_rollup", pid);
@@ -34,10 +40,17 @@ static struct memory memory_of(long pid)
         long kb = strtol(value + 1, NULL, 10);
         if (strncmp(line, "Rss:", 4) == 0)
             m.rss_kb = kb;
-        if (strncmp(line, "Private_Clean:", 14) == 0 || strncmp(line, "Private_Dirty:", 14) == 0)
-            m.private_kb += kb;
+        if (strncmp(line, "Pss:", 4) == 0)
+            m.pss_kb = kb;
+        if (strncmp(line, "Private_Clean:", 14) == 0)
+            clean_kb = kb;
+        if (strncmp(line, "Private_Dirty:", 14) == 0)
+            dirty_kb = kb;
+        if (strncmp(line, "Anonymous:", 10) == 0)
+            anonymous_kb = kb;
     }
     (void)fclose(file);
+    m.private_kb = clean_kb + (anonymous_kb > dirty_kb ? anonymous_kb : dirty_kb);
     return m;
 }
 
@@ -52,6 +65,20 @@ static long first_child(long pid)
     (void)!fread(text, 1, sizeof text - 1, file);
     (void)fclose(file);
     return strtol(text, NULL, 10);
+}
+
+/* Nanoseconds of processor time of a process that has one thread. */
+static double cpu_ns(long pid)
+{
+    char path[64];
+    char text[128] = "";
+    (void)snprintf(path, sizeof path, "/proc/%ld/schedstat", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    (void)!fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    return strtod(text, NULL);
 }
 
 static double statements(PGconn *conn, const char *database)
@@ -78,18 +105,22 @@ int main(int argc, char **argv)
     long seconds = bench_number(argv[5], 1, "SECONDS");
     PGconn *conn = bench_connect(argv[1]);
     double statements_begin = statements(conn, argv[2]);
+    long child = first_child(dispatcher);
+    double cpu_begin_ns = cpu_ns(dispatcher) + cpu_ns(child);
     struct mark begin = bench_mark(conn, server, dispatcher);
     bench_sleep_us((uint64_t)seconds * 1000000);
     struct mark end = bench_mark(conn, server, dispatcher);
+    double cpu_end_ns = cpu_ns(dispatcher) + cpu_ns(child);
     double statements_end = statements(conn, argv[2]);
     struct memory own = memory_of(dispatcher);
-    long child = first_child(dispatcher);
     struct memory spawner = child > 0 ? memory_of(child) : (struct memory){0};
     double elapsed_us = (double)(end.mono_us - begin.mono_us);
-    (void)printf("rss_kb=%ld private_kb=%ld spawner_rss_kb=%ld spawner_private_kb=%ld", own.rss_kb,
-                 own.private_kb, spawner.rss_kb, spawner.private_kb);
+    (void)printf(
+        "rss_kb=%ld private_kb=%ld spawner_rss_kb=%ld spawner_private_kb=%ld both_pss_kb=%ld",
+        own.rss_kb, own.private_kb, spawner.rss_kb, spawner.private_kb,
+        own.pss_kb + spawner.pss_kb);
     (void)printf(" cpu_percent=%.3f server_cpu_percent=%.3f",
-                 (double)(end.process_cpu_us - begin.process_cpu_us) * 100 / elapsed_us,
+                 (cpu_end_ns - cpu_begin_ns) / 10 / elapsed_us,
                  (double)(end.server_cpu_us - begin.server_cpu_us) * 100 / elapsed_us);
     if (statements_begin >= 0)
         (void)printf(" statements_per_s=%.2f",

@@ -80,22 +80,33 @@ function target(i) {
     return 1
 }
 
-function print_table(    i, part) {
-    printf "%-9s%-45s%-28s%-12s%-28s%-19s%-16s%s\n", "row", "median (lowest-highest)", "pgoutbox", "beside", "baseline",
+function cost(key, name) {
+    if (!(key in count)) {
+        printf " %-15s", ""
+        return
+    }
+    summarise_key(key)
+    printf " %-15s", name " " figure(median)
+}
+
+function print_table(    i, part, group) {
+    printf "%-9s%-45s%-28s%-14s%-28s%-19s%-16s%s\n", "row", "median (lowest-highest)", "pgoutbox", "beside", "baseline",
         "ratio", "target", "reached"
     for (i = 1; i <= n_spec; i++) {
         if (!target(i)) continue
-        printf "%-9s%-45s%-28s%-12s%-28s%-19s%-16s%s\n", spec[i, 1], spec[i, 2], ours_text, has_base ? base_name : "",
+        printf "%-9s%-45s%-28s%-14s%-28s%-19s%-16s%s\n", spec[i, 1], spec[i, 2], ours_text, has_base ? base_name : "",
             base_text, ratio_text, target_text, reached
     }
     print "\ncost of one job or transaction: WAL bytes, and processor microseconds of the server and of the process"
     for (i = 1; i <= n_keys; i++) {
         split(keys[i], part, SUBSEP)
-        if (part[4] != "wal_bytes") continue
+        if (part[4] != "process_us") continue
         printf "%-9s%-14s%-10s", part[1], part[2], part[3] == "-" ? "" : part[3]
-        summarise_key(keys[i]); printf " wal %-7s", figure(median)
-        summarise_key(part[1] SUBSEP part[2] SUBSEP part[3] SUBSEP "server_us"); printf " server %-7s", figure(median)
-        summarise_key(part[1] SUBSEP part[2] SUBSEP part[3] SUBSEP "process_us"); printf " process %s\n", figure(median)
+        group = part[1] SUBSEP part[2] SUBSEP part[3] SUBSEP
+        cost(group "wal_bytes", "wal")
+        cost(group "server_us", "server")
+        cost(keys[i], "process")
+        printf "\n"
     }
 }
 
@@ -118,7 +129,7 @@ function print_json(    i, j, part, comma) {
         split(keys[i], part, SUBSEP)
         printf "%s\n    {\"row\": %s, \"variant\": %s, \"x\": %s, \"metric\": %s, \"values\": [", comma, quoted(part[1]),
             quoted(part[2]), quoted(part[3]), quoted(part[4])
-        for (j = 1; j <= count[keys[i]]; j++) printf "%s%.10g", j > 1 ? ", " : "", values[keys[i], j]
+        for (j = 1; j <= count[keys[i]]; j++) printf "%s%.10g", (j > 1 ? ", " : ""), values[keys[i], j]
         printf "]}"
         comma = ","
     }
