@@ -157,6 +157,10 @@ row_backlog() {
     done
     for _ in $(each_run); do
         for size in "${sizes[@]}"; do
+            # What the run before claimed and gave back has a new place at the end: not in the way here.
+            value "bench_$size" "WITH front AS (SELECT id FROM outbox.job WHERE owner IS NULL
+                                              ORDER BY ready_xid, id LIMIT 1)
+                DELETE FROM outbox.job AS j USING front WHERE j.id < front.id"
             fill "bench_$size" $((size - $(value "bench_$size" 'SELECT count(*) FROM outbox.job')))
             value "bench_$size" 'VACUUM ANALYZE outbox.job'
             use_daemon "bench_$size"
