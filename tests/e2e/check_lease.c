@@ -147,6 +147,28 @@ START_TEST(stale_result_is_refused)
 }
 END_TEST
 
+/* Its identity is in order, but the job has another claim by now, or is no longer there: told by
+ * settling alone. */
+START_TEST(result_of_another_claim_is_refused)
+{
+    static const char *const meanwhile[] = {"UPDATE outbox.job SET claim = claim + 1000000",
+                                            "DELETE FROM outbox.job"};
+    static const char *const reason[] = {"the job was claimed anew by another dispatcher",
+                                         "the job is gone"};
+    start_ready_as(&a, "a", "host1", recording("mail", wait_for_flag("go")));
+    long id = enqueue_one("mail", "{}");
+    ck_assert(wait_until(runs_of(id) == 1, E2E_WAIT_MS));
+    testdb_exec(meanwhile[_i]);
+    flag_raise("go");
+    daemon_expect_log(&a, "event=lost_claim", E2E_WAIT_MS);
+    daemon_expect_log(&a, reason[_i], 0);
+    ck_assert_uint_eq(daemon_log_count(&a, "event=ready"), 1);
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.job"), _i == 0 ? 1 : 0);
+    daemon_kill(&a, SIGTERM);
+    ck_assert_int_eq(daemon_wait(&a, E2E_WAIT_MS), _i == 0 ? 75 : 0); /* it is told of the row */
+}
+END_TEST
+
 /* Two daemons on one database, 10,000 jobs: none lost, none run by two at once (a lock file a job
  * would be met by the second). */
 START_TEST(two_daemons_share_ten_thousand_jobs)
@@ -183,6 +205,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, name_is_exclusive_across_hosts);
     tcase_add_test(tc, name_of_the_dead_is_taken_after_the_lease);
     tcase_add_test(tc, stale_result_is_refused);
+    tcase_add_loop_test(tc, result_of_another_claim_is_refused, 0, 2);
     tcase_add_test(tc, two_daemons_share_ten_thousand_jobs);
     suite_add_tcase(s, tc);
     return s;
