@@ -367,12 +367,12 @@ void turn_init(struct dispatcher *d)
 }
 
 /* Polls within each third of the lease at the latest: the server ends a session that is idle for a
- * lease. */
+ * lease. (The lease is the one of the start, whatever a reload says.) */
 static void start_poll_timer(struct dispatcher *d)
 {
-    const struct config *c = d->lanes.config;
-    uint64_t interval =
-        c->poll_interval_ms < c->lease_ms / 3 ? c->poll_interval_ms : c->lease_ms / 3;
+    uint64_t most = d->options->config->lease_ms / 3;
+    uint64_t interval = d->lanes.config->poll_interval_ms;
+    interval = interval < most ? interval : most;
     (void)uv_timer_start(&d->poll_timer, on_poll_timer, interval, interval);
 }
 

@@ -283,10 +283,10 @@ START_TEST(sql_trigger_and_batch_enqueue_too)
 }
 END_TEST
 
-/* A new job is told, not polled for: with the look set to an hour it still starts. */
+/* A new job is told, not polled for: with the next look twenty minutes away it still starts. */
 START_TEST(enqueue_wakes_the_daemon)
 {
-    const char *config = test_file("outbox.yaml", "poll_interval: 1h\n", 0644);
+    const char *config = test_file("outbox.yaml", "poll_interval: 1h\nlease: 1h\n", 0644);
     START("--config", config, "--shell", recording("mail", ""));
     for (int i = 0; i < 5; i++) {
         long id = enqueue_one("mail", "{}");

@@ -1,0 +1,966 @@
+/* check_store.c - what the dispatcher says to the database, through a real connection on a loop:
+ * every call's answer, refusal, and the loss of the connection; and the batch that a claim brings.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "ck_main.h"
+#include "db/store.h"
+#include "pgcluster.h"
+#include "pgrig.h"
+
+enum { ME = 101, OTHER = 102, LEASE_MS = 60000, ITEMS_MAX = 64 };
+
+static struct pgrig rig;
+
+/* The newest answer, whatever the call. */
+static struct {
+    unsigned count;
+    struct pg_error error; /* err 0: it committed */
+    bool boolean;
+    int number;
+    int second;
+    int64_t next_ms;
+    char text[256];
+    bool is_null;
+    size_t len;
+    struct store_rival rival;
+    bool has_rival;
+    char rival_host[64];
+    struct store_peer peers[ITEMS_MAX];
+    char peer_names[ITEMS_MAX][64];
+    struct store_token tokens[ITEMS_MAX];
+    enum store_answer answers[ITEMS_MAX];
+    size_t n;
+    struct batch *batch;
+} got;
+
+static void note(const struct pg_error *error)
+{
+    got.count++;
+    if (error != NULL)
+        got.error = *error;
+    else
+        got.error.err = 0;
+}
+
+static void on_plain(void *arg, const struct pg_error *error)
+{
+    (void)arg;
+    note(error);
+}
+
+static void on_level(void *arg, const struct pg_error *error, int level, int min_level)
+{
+    (void)arg;
+    note(error);
+    got.number = level;
+    got.second = min_level;
+}
+
+static void on_text(void *arg, const struct pg_error *error, const char *text)
+{
+    (void)arg;
+    note(error);
+    got.is_null = text == NULL;
+    (void)snprintf(got.text, sizeof got.text, "%s", text != NULL ? text : "");
+}
+
+static void on_registered(void *arg, const struct pg_error *error, const struct store_rival *rival)
+{
+    (void)arg;
+    note(error);
+    got.has_rival = rival != NULL;
+    if (rival == NULL)
+        return;
+    got.rival = *rival;
+    (void)snprintf(got.rival_host, sizeof got.rival_host, "%s %s %s", rival->host, rival->boot_id,
+                   rival->lock_id);
+}
+
+static void on_bool(void *arg, const struct pg_error *error, bool answer)
+{
+    (void)arg;
+    note(error);
+    got.boolean = answer;
+}
+
+static void on_peers(void *arg, const struct pg_error *error, const struct store_peer *peers,
+                     size_t n)
+{
+    (void)arg;
+    note(error);
+    got.n = n;
+    for (size_t i = 0; i < n && i < ITEMS_MAX; i++) {
+        got.peers[i] = peers[i];
+        (void)snprintf(got.peer_names[i], sizeof got.peer_names[i], "%s@%s", peers[i].name,
+                       peers[i].host);
+    }
+}
+
+static void on_count(void *arg, const struct pg_error *error, int released)
+{
+    (void)arg;
+    note(error);
+    got.number = released;
+}
+
+static void on_adopted(void *arg, const struct pg_error *error, const struct store_token *adopted,
+                       size_t n)
+{
+    (void)arg;
+    note(error);
+    got.n = n;
+    for (size_t i = 0; i < n && i < ITEMS_MAX; i++)
+        got.tokens[i] = adopted[i];
+}
+
+static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
+{
+    (void)arg;
+    note(error);
+    ck_assert_int_eq(batch == NULL, error != NULL);
+    got.batch = batch;
+}
+
+static void on_payload(void *arg, const struct pg_error *error, const char *bytes, size_t len)
+{
+    (void)arg;
+    note(error);
+    got.is_null = bytes == NULL;
+    got.len = len;
+    (void)snprintf(got.text, sizeof got.text, "%.*s", (int)len, bytes != NULL ? bytes : "");
+}
+
+static void on_settled(void *arg, const struct pg_error *error, const enum store_answer *answers,
+                       size_t n)
+{
+    (void)arg;
+    note(error);
+    got.n = n;
+    for (size_t i = 0; i < n && i < ITEMS_MAX; i++)
+        got.answers[i] = answers[i];
+}
+
+static void on_due(void *arg, const struct pg_error *error, int moved, int64_t next_ms)
+{
+    (void)arg;
+    note(error);
+    got.number = moved;
+    got.next_ms = next_ms;
+}
+
+/* Waits for the answer of the call just made, which must have committed. */
+static void answered(void)
+{
+    rig_until(&rig, got.count == 1);
+    ck_assert_msg(got.error.err == 0, "%s: %s", got.error.sqlstate, got.error.message);
+    got.count = 0;
+}
+
+static void refused_with(const char *sqlstate)
+{
+    rig_until(&rig, got.count == 1);
+    ck_assert_int_ne(got.error.err, 0);
+    ck_assert_str_eq(got.error.sqlstate, sqlstate);
+    got.count = 0;
+}
+
+static void open_rig(void)
+{
+    static char *sql;
+    sql = store_session_sql(LEASE_MS);
+    const struct pgconn_config config = {
+        .conninfo = testdb_conninfo(), .application_name = "store", .session_sql = sql};
+    memset(&got, 0, sizeof got);
+    rig_open_config(&rig, &config);
+    pgconn_start(rig.conn);
+    rig_until(&rig, rig.is_up);
+    ob_free(sql);
+}
+
+static void begin(void)
+{
+    testdb_create();
+    open_rig();
+}
+
+static void end(void)
+{
+    batch_unref(got.batch);
+    rig_close(&rig);
+    testdb_drop();
+}
+
+static struct store_identity identity(int64_t id, const char *name)
+{
+    static const char *const tasks[] = {"mail", "bill"};
+    return (struct store_identity){.id = id,
+                                   .name = name,
+                                   .host = "host",
+                                   .boot_id = "boot",
+                                   .lock_id = "lock",
+                                   .pid = 4711,
+                                   .backends = {1, 2},
+                                   .tasks = tasks,
+                                   .tasks_count = 2,
+                                   .lease_ms = LEASE_MS};
+}
+
+static void register_as(int64_t id, const char *name)
+{
+    const struct store_identity me = identity(id, name);
+    store_register(rig.conn, &me, on_registered, NULL);
+    answered();
+    ck_assert(!got.has_rival);
+}
+
+static void claim(int64_t owner, int64_t first, const char *task, int slots)
+{
+    const struct store_want want = {.task = task, .slots = slots};
+    batch_unref(got.batch);
+    got.batch = NULL;
+    store_claim(rig.conn, owner, first, &want, 1, on_claimed, NULL);
+    answered();
+}
+
+/* n jobs of mail, registered as ME and claimed from claim 1 on; their ids are 1 to n. */
+static void claim_jobs(int n)
+{
+    char sql[100];
+    (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('mail') FROM generate_series(1, %d)", n);
+    testdb_exec(sql);
+    register_as(ME, "me");
+    claim(ME, 1, "mail", n);
+    ck_assert_uint_eq(got.batch->count, (size_t)n);
+}
+
+/* ---- the session ---- */
+
+/* Whatever a role or a database has changed, the session is as the functions expect it. */
+START_TEST(session_pins_its_settings)
+{
+    rig_close(&rig);
+    testdb_exec("DO $$DECLARE setting text; BEGIN FOREACH setting IN ARRAY"
+                " ARRAY['default_transaction_isolation = serializable',"
+                " 'search_path = public',"
+                " 'synchronous_commit = off', 'timezone = \"Asia/Tokyo\"'] LOOP"
+                " EXECUTE format('ALTER DATABASE %I SET ', current_database()) || setting;"
+                " END LOOP; END$$");
+    open_rig();
+    ck_assert_str_eq(
+        rig_value(&rig, "SELECT concat_ws(' ', current_setting('transaction_isolation'),"
+                        " current_setting('transaction_read_only'),"
+                        " current_setting('synchronous_commit'), current_setting('search_path'),"
+                        " current_setting('statement_timeout'), current_setting('lock_timeout'),"
+                        " current_setting('timezone'))"),
+        "read committed off on pg_catalog, pg_temp 30s 100ms UTC");
+}
+END_TEST
+
+START_TEST(level_is_the_schemas)
+{
+    store_level(rig.conn, on_level, NULL);
+    answered();
+    ck_assert_int_eq(got.number, OB_SCHEMA_VERSION);
+    ck_assert_int_ge(got.second, 1);
+}
+END_TEST
+
+START_TEST(missing_schema_is_told_by_its_sqlstate)
+{
+    testdb_exec("DROP SCHEMA outbox CASCADE");
+    store_level(rig.conn, on_level, NULL);
+    refused_with("3F000");
+    ck_assert_int_eq(pg_advice(got.error.sqlstate), PG_WAIT_SCHEMA);
+}
+END_TEST
+
+START_TEST(databases_have_different_identities)
+{
+    char first[256];
+    store_database_identity(rig.conn, on_text, NULL);
+    answered();
+    memcpy(first, got.text, sizeof first);
+    ck_assert_uint_gt(strlen(first), 10);
+    store_database_identity(rig.conn, on_text, NULL);
+    answered();
+    ck_assert_str_eq(got.text, first);
+    end();
+    begin();
+    store_database_identity(rig.conn, on_text, NULL);
+    answered();
+    ck_assert_str_ne(got.text, first);
+}
+END_TEST
+
+START_TEST(notifications_are_listened_for_and_sent)
+{
+    store_listen(rig.conn, on_plain, NULL);
+    answered();
+    store_notify(rig.conn, "proof 1", on_plain, NULL);
+    answered();
+    rig_until(&rig, rig.notifies == 1);
+    ck_assert_str_eq(rig.channel, STORE_CHANNEL);
+    ck_assert_str_eq(rig.payload, "proof 1");
+}
+END_TEST
+
+START_TEST(session_is_named_and_its_silence_bounded)
+{
+    store_set_name(rig.conn, ME, 7000, on_plain, NULL);
+    answered();
+    ck_assert_str_eq(rig_value(&rig, "SELECT current_setting('application_name') || ' ' ||"
+                                     " current_setting('idle_session_timeout')"),
+                     "outbox 101 7s");
+}
+END_TEST
+
+/* Producers feel the locks: NOTIFY is sent while a task is watched, and not otherwise. */
+START_TEST(watched_tasks_wake)
+{
+    static const char *const tasks[] = {"mail", "bill"};
+    store_listen(rig.conn, on_plain, NULL);
+    answered();
+    store_watch(rig.conn, tasks, 2, on_plain, NULL);
+    answered();
+    testdb_exec("SELECT outbox.enqueue('bill')");
+    rig_until(&rig, rig.notifies == 1);
+    ck_assert_str_eq(rig.payload, "");
+    store_unwatch(rig.conn, tasks, 2, on_plain, NULL);
+    answered();
+    testdb_exec("SELECT outbox.enqueue('bill')");
+    store_notify(rig.conn, "end", on_plain, NULL); /* behind it, had there been one */
+    answered();
+    rig_until(&rig, rig.notifies == 2);
+    ck_assert_str_eq(rig.payload, "end");
+}
+END_TEST
+
+/* ---- dispatchers ---- */
+
+START_TEST(registration_writes_the_row)
+{
+    register_as(ME, "me");
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', id, name, host, boot_id, lock_id, pid,"
+                                  " backends, tasks, extract(epoch FROM lease)::integer)"
+                                  " FROM outbox.dispatcher"),
+                     "101 me host boot lock 4711 {1,2} {mail,bill} 60");
+}
+END_TEST
+
+START_TEST(taken_name_tells_whose_it_is)
+{
+    register_as(ME, "me");
+    testdb_exec("UPDATE outbox.dispatcher SET beat = 5, started_at = '2020-01-02 03:04:05Z'");
+    struct store_identity second = identity(OTHER, "me");
+    store_register(rig.conn, &second, on_registered, NULL);
+    answered();
+    ck_assert(got.has_rival);
+    ck_assert_int_eq(got.rival.id, ME);
+    ck_assert_str_eq(got.rival_host, "host boot lock");
+    ck_assert_int_eq(got.rival.pid, 4711);
+    ck_assert_int_eq(got.rival.beat, 5);
+    ck_assert_int_eq(got.rival.since_us, INT64_C(1577934245000000));
+    ck_assert_uint_eq(got.rival.lease_ms, LEASE_MS);
+    second.previous = ME;
+    store_register(rig.conn, &second, on_registered, NULL);
+    answered();
+    ck_assert(!got.has_rival);
+}
+END_TEST
+
+START_TEST(heartbeat_counts_and_tells_when_it_is_too_late)
+{
+    const int backends[2] = {77, 78};
+    register_as(ME, "me");
+    store_extend(rig.conn, ME, backends, on_bool, NULL);
+    answered();
+    ck_assert(got.boolean);
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', beat, backends, tasks)"
+                                  " FROM outbox.dispatcher"),
+                     "1 {77,78} {mail,bill}");
+    store_extend(rig.conn, OTHER, backends, on_bool, NULL);
+    answered();
+    ck_assert(!got.boolean);
+}
+END_TEST
+
+START_TEST(other_tasks_are_announced)
+{
+    static const char *const tasks[] = {"fax"};
+    register_as(ME, "me");
+    store_announce(rig.conn, ME, tasks, 1, on_bool, NULL);
+    answered();
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', backends, tasks) FROM outbox.dispatcher"),
+                     "{1,2} {fax}");
+}
+END_TEST
+
+START_TEST(row_goes_only_without_jobs)
+{
+    claim_jobs(1);
+    store_unregister(rig.conn, ME, on_bool, NULL);
+    answered();
+    ck_assert(!got.boolean);
+    testdb_exec("DELETE FROM outbox.job");
+    store_unregister(rig.conn, ME, on_bool, NULL);
+    answered();
+    ck_assert(got.boolean);
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dispatcher"), 0);
+}
+END_TEST
+
+START_TEST(peers_are_listed_with_beats_and_leases)
+{
+    store_peers(rig.conn, on_peers, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 0);
+    register_as(ME, "me");
+    register_as(OTHER, "other");
+    testdb_exec("UPDATE outbox.dispatcher SET beat = 9, lease = '1 day 90 s' WHERE id = 102");
+    store_peers(rig.conn, on_peers, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 2);
+    ck_assert_int_eq(got.peers[0].id, ME);
+    ck_assert_str_eq(got.peer_names[0], "me@host");
+    ck_assert_uint_eq(got.peers[0].lease_ms, LEASE_MS);
+    ck_assert_int_eq(got.peers[1].beat, 9);
+    ck_assert_uint_eq(got.peers[1].lease_ms, 86490000);
+}
+END_TEST
+
+/* Of another dispatcher: its own sessions, and never ours. */
+START_TEST(sessions_of_another_are_ended)
+{
+    struct pgrig victim;
+    char sql[200];
+    rig_open_up(&victim, testdb_conninfo());
+    register_as(ME, "me");
+    (void)snprintf(sql, sizeof sql,
+                   "UPDATE outbox.dispatcher SET backends = '{%d,%d}'; SET application_name = ''",
+                   pgconn_backend_pid(victim.conn), pgconn_backend_pid(rig.conn));
+    testdb_exec(sql);
+    store_set_name(rig.conn, ME, LEASE_MS, on_plain, NULL);
+    answered();
+    store_set_name(victim.conn, ME, LEASE_MS, on_plain, NULL);
+    rig_until(&victim, got.count == 1);
+    got.count = 0;
+    store_terminate(rig.conn, ME, on_plain, NULL);
+    answered();
+    rig_until(&victim, victim.downs == 1);
+    ck_assert(rig.is_up);
+    rig_close(&victim);
+}
+END_TEST
+
+START_TEST(take_over_needs_the_beat_that_was_seen)
+{
+    claim_jobs(3);
+    testdb_exec("UPDATE outbox.dispatcher SET beat = 4");
+    store_take_over(rig.conn, ME, 3, true, on_count, NULL);
+    answered();
+    ck_assert_int_eq(got.number, -1);
+    store_take_over(rig.conn, ME, 4, true, on_count, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 3);
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', count(*), min(lost), min(attempts))"
+                                  " FROM outbox.job WHERE owner IS NULL"),
+                     "3 1 1");
+    store_take_over(rig.conn, ME, 4, true, on_count, NULL); /* gone */
+    answered();
+    ck_assert_int_eq(got.number, -1);
+}
+END_TEST
+
+START_TEST(claims_that_never_started_are_given_back_uncounted)
+{
+    claim_jobs(2);
+    testdb_exec("UPDATE outbox.dispatcher SET beat = 4");
+    store_take_over(rig.conn, ME, -1, false, on_count, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 2);
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', count(*), max(lost), max(attempts))"
+                                  " FROM outbox.job WHERE owner IS NULL"),
+                     "2 0 0");
+}
+END_TEST
+
+START_TEST(adoption_is_by_token)
+{
+    claim_jobs(3);
+    register_as(OTHER, "other");
+    const struct store_token tokens[] = {{3, 3}, {2, 99}, {1, 1}, {1000, 4}};
+    store_adopt(rig.conn, OTHER, ME, tokens, 4, 50, on_adopted, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 2);
+    ck_assert_int_eq(got.tokens[0].id, 3);
+    ck_assert_int_eq(got.tokens[0].claim, 50);
+    ck_assert_int_eq(got.tokens[1].id, 1);
+    ck_assert_int_eq(got.tokens[1].claim, 51);
+    ck_assert_int_eq(testdb_long("SELECT owner FROM outbox.job WHERE id = 2"), ME);
+    store_adopt(rig.conn, OTHER, ME, NULL, 0, 60, on_adopted, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 0);
+}
+END_TEST
+
+/* ---- jobs ---- */
+
+START_TEST(claimed_job_has_every_column)
+{
+    testdb_exec("SELECT outbox.enqueue('mail', '{\"n\": 7}', priority => 3, max_attempts => 9,"
+                " headers => '{\"traceparent\": \"x\"}')");
+    testdb_exec("UPDATE outbox.job SET lost = 2, key = 'user 1',"
+                " created_at = '2020-01-02 03:04:05.678901Z'");
+    register_as(ME, "me");
+    claim(ME, 41, "mail", 5);
+    ck_assert_uint_eq(got.batch->count, 1);
+    const struct claimed *c = &got.batch->jobs[0];
+    ck_assert_int_eq(c->job.id, 1);
+    ck_assert_int_eq(c->job.claim, 41);
+    ck_assert_str_eq(c->job.task, "mail");
+    ck_assert_int_eq(c->job.priority, 3);
+    ck_assert_int_eq(c->job.attempt, 1);
+    ck_assert_int_eq(c->job.max_attempts, 9);
+    ck_assert_int_eq(c->job.lost, 2);
+    ck_assert_int_eq(c->job.encoding, PAYLOAD_JSON);
+    ck_assert_uint_eq(c->job.payload_len, 8);
+    ck_assert_mem_eq(c->job.payload, "{\"n\": 7}", 8);
+    ck_assert_int_eq(c->payload_size, 8);
+    ck_assert_str_eq(c->job.headers, "{\"traceparent\": \"x\"}");
+    ck_assert_str_eq(c->job.key, "user 1");
+    ck_assert_int_eq(c->job.created_at_us, INT64_C(1577934245678901));
+    ck_assert(!c->expired);
+}
+END_TEST
+
+START_TEST(absent_columns_are_null)
+{
+    testdb_exec("SELECT outbox.enqueue_bytes('mail', '', 'msgpack')");
+    testdb_exec("UPDATE outbox.job SET expires_at = '2020-01-01'");
+    register_as(ME, "me");
+    claim(ME, 1, "mail", 1);
+    const struct claimed *c = &got.batch->jobs[0];
+    ck_assert_int_eq(c->job.max_attempts, 0);
+    ck_assert_ptr_null(c->job.headers);
+    ck_assert_ptr_null(c->job.key);
+    ck_assert_int_eq(c->job.encoding, PAYLOAD_MSGPACK);
+    ck_assert_uint_eq(c->job.payload_len, 0);
+    ck_assert_int_eq(c->payload_size, 0);
+    ck_assert(c->expired);
+}
+END_TEST
+
+/* Jobs are views into the batch: they live until the last reference goes, beyond the connection. */
+START_TEST(batch_lives_until_it_is_let_go)
+{
+    claim_jobs(2);
+    struct batch *mine = batch_ref(got.batch);
+    batch_unref(got.batch);
+    got.batch = NULL;
+    rig_close(&rig);
+    ck_assert_str_eq(mine->jobs[1].job.task, "mail");
+    ck_assert_int_eq(mine->jobs[1].job.claim, 2);
+    batch_unref(mine);
+    batch_unref(NULL);
+    open_rig();
+}
+END_TEST
+
+START_TEST(several_tasks_are_claimed_at_once)
+{
+    testdb_exec("SELECT outbox.enqueue(t) FROM unnest('{mail,mail,mail,bill,fax}'::text[]) AS t");
+    register_as(ME, "me");
+    const struct store_want some[] = {{"bill", 5}, {"mail", 2}, {"none", 3}};
+    store_claim(rig.conn, ME, 10, some, 3, on_claimed, NULL);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 3);
+    ck_assert_str_eq(got.batch->jobs[0].job.task, "bill");
+    ck_assert_int_eq(got.batch->jobs[0].job.claim, 10);
+    ck_assert_str_eq(got.batch->jobs[2].job.task, "mail");
+    ck_assert_int_eq(got.batch->jobs[2].job.claim, 12);
+    batch_unref(got.batch);
+    got.batch = NULL;
+    store_claim(rig.conn, ME, 20, some, 1, on_claimed, NULL);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 0);
+}
+END_TEST
+
+START_TEST(claim_of_the_unregistered_is_refused)
+{
+    const struct store_want want = {"mail", 1};
+    store_claim(rig.conn, ME, 1, &want, 1, on_claimed, NULL);
+    refused_with("22023");
+    ck_assert_ptr_null(got.batch);
+}
+END_TEST
+
+START_TEST(large_payload_is_fetched_apart)
+{
+    testdb_exec("SELECT outbox.enqueue('mail', to_jsonb(repeat('x', 70000)))");
+    register_as(ME, "me");
+    claim(ME, 1, "mail", 1);
+    ck_assert_ptr_null(got.batch->jobs[0].job.payload);
+    ck_assert_int_eq(got.batch->jobs[0].payload_size, 70002);
+    store_payload(rig.conn, 1, on_payload, NULL);
+    answered();
+    ck_assert_uint_eq(got.len, 70002);
+    ck_assert_int_eq(strncmp(got.text, "\"xxx", 4), 0);
+    store_payload(rig.conn, 99, on_payload, NULL);
+    answered();
+    ck_assert(got.is_null);
+}
+END_TEST
+
+/* Another shape than the program knows, as after a migration to come. */
+START_TEST(claim_with_unreadable_rows_is_an_error)
+{
+    testdb_exec("SELECT outbox.enqueue('mail')");
+    register_as(ME, "me");
+    testdb_exec("ALTER TABLE outbox.job DISABLE TRIGGER ALL");
+    testdb_exec("CREATE OR REPLACE FUNCTION outbox.claim(owner bigint, first_claim bigint,"
+                " tasks text[], slots integer[], payload_max integer DEFAULT 65536)"
+                " RETURNS TABLE(id bigint, claim bigint, task text, priority smallint,"
+                " attempt integer, max_attempts integer, lost integer, encoding text,"
+                " payload bytea, payload_size integer, headers text, key text,"
+                " created_at timestamptz, expired boolean) LANGUAGE sql AS"
+                " $$SELECT 1::bigint, 1::bigint, NULL::text, 1::smallint, 1, 1, 0, 'json'::text,"
+                " ''::bytea, 0, ''::text, ''::text, now(), false$$");
+    const struct store_want want = {"mail", 1};
+    store_claim(rig.conn, ME, 1, &want, 1, on_claimed, NULL);
+    refused_with("XX000");
+    ck_assert_ptr_null(got.batch);
+}
+END_TEST
+
+static struct outcome outcome(enum outcome_kind kind, const char *reason)
+{
+    struct outcome o;
+    outcome_init(&o);
+    outcome_set(&o, kind, "%s", reason);
+    return o;
+}
+
+START_TEST(results_are_answered_in_their_order)
+{
+    claim_jobs(4);
+    testdb_exec("UPDATE outbox.job SET claim = 77 WHERE id = 2");
+    testdb_exec("DELETE FROM outbox.job WHERE id = 3");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct store_result results[] = {
+        {{4, 4}, &done, 0}, {{3, 3}, &done, 0}, {{2, 2}, &done, 0}, {{1, 1}, &done, 0}};
+    store_settle(rig.conn, ME, results, 4, on_settled, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 4);
+    ck_assert_int_eq(got.answers[0], STORE_RECORDED);
+    ck_assert_int_eq(got.answers[1], STORE_GONE);
+    ck_assert_int_eq(got.answers[2], STORE_LOST);
+    ck_assert_int_eq(got.answers[3], STORE_RECORDED);
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.job"), 1);
+}
+END_TEST
+
+START_TEST(each_outcome_has_its_effect)
+{
+    claim_jobs(4);
+    struct outcome done = outcome(OUTCOME_DONE, "");
+    struct outcome retry = outcome(OUTCOME_RETRY, "exit 3");
+    struct outcome dead = outcome(OUTCOME_DEAD, "a \"quoted\" reason\\");
+    struct outcome release = outcome(OUTCOME_RELEASE, "stopping");
+    retry.exit_code = 3;
+    retry.started_us = 1577934245678901;
+    retry.duration_ms = 12;
+    retry.head = "he\0ad";
+    retry.head_len = 5;
+    retry.tail = "tail";
+    retry.tail_len = 4;
+    retry.output_bytes = 1000;
+    dead.signal = 9;
+    dead.http_status = 410;
+    const struct store_result results[] = {
+        {{1, 1}, &done, 0}, {{2, 2}, &retry, 3600000}, {{3, 3}, &dead, 0}, {{4, 4}, &release, 0}};
+    store_settle(rig.conn, ME, results, 4, on_settled, NULL);
+    answered();
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(got.answers[i], STORE_RECORDED);
+    ck_assert_str_eq(
+        testdb_value("SELECT string_agg(concat_ws(' ', id, attempts, ready_xid IS NULL,"
+                     " run_at > now() + interval '50 min'), ';' ORDER BY id)"
+                     " FROM outbox.job"),
+        "2 1 t t;4 0 f");
+    ck_assert_str_eq(
+        testdb_value("SELECT concat_ws(' ', outcome, reason, exit_code, signal, duration_ms,"
+                     " extract(epoch FROM started_at), encode(output_head, 'escape'),"
+                     " encode(output_tail, 'escape'), output_bytes, dispatcher)"
+                     " FROM outbox.attempt WHERE job_id = 2"),
+        "retry exit 3 3 12 1577934245.678901 he\\000ad tail 1000 me");
+    ck_assert_str_eq(testdb_value("SELECT reason FROM outbox.dead"), "a \"quoted\" reason\\");
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', signal, http_status, exit_code IS NULL)"
+                                  " FROM outbox.attempt WHERE job_id = 3"),
+                     "9 410 t");
+}
+END_TEST
+
+START_TEST(death_without_a_run_leaves_no_attempt)
+{
+    claim_jobs(1);
+    struct outcome dead = outcome(OUTCOME_DEAD, "expired");
+    dead.uncounted = true;
+    const struct store_result result = {{1, 1}, &dead, 0};
+    store_settle(rig.conn, ME, &result, 1, on_settled, NULL);
+    answered();
+    ck_assert_int_eq(testdb_long("SELECT attempts FROM outbox.dead"), 0);
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.attempt"), 0);
+}
+END_TEST
+
+/* Output of every length modulo three, and longer than a piece of the encoder. */
+START_TEST(output_survives_its_encoding)
+{
+    enum { BYTES = 5000 };
+    static char bytes[BYTES];
+    size_t len = _i < 4 ? (size_t)_i : BYTES - (size_t)_i;
+    char expected[40];
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (char)(i * 7);
+    claim_jobs(1);
+    struct outcome o = outcome(OUTCOME_RETRY, "exit 1");
+    o.head = bytes;
+    o.head_len = len;
+    const struct store_result result = {{1, 1}, &o, 0};
+    store_settle(rig.conn, ME, &result, 1, on_settled, NULL);
+    answered();
+    testdb_exec("CREATE TABLE public.expected AS SELECT ''::bytea AS bytes");
+    PGconn *conn = testdb_connect();
+    const char *values[] = {bytes};
+    const int lengths[] = {(int)len};
+    const int formats[] = {1};
+    PQclear(PQexecParams(conn, "UPDATE public.expected SET bytes = $1::bytea", 1, NULL, values,
+                         lengths, formats, 0));
+    PQfinish(conn);
+    (void)snprintf(expected, sizeof expected, "%zu t", len);
+    ck_assert_str_eq(testdb_value("SELECT length(bytes) || ' ' ||"
+                                  " (coalesce(output_head, '') = bytes)::text::char"
+                                  " FROM outbox.attempt, public.expected"),
+                     expected);
+}
+END_TEST
+
+/* Refused from inside the call, and nothing was sent. */
+START_TEST(more_output_than_a_statement_holds_is_refused)
+{
+    enum { COUNT = 40, BYTES = 2 << 20 };
+    char *bytes = ob_xcalloc(BYTES, 1);
+    struct outcome o = outcome(OUTCOME_RETRY, "exit 1");
+    struct store_result results[COUNT];
+    o.head = bytes;
+    o.head_len = BYTES;
+    for (int i = 0; i < COUNT; i++)
+        results[i] = (struct store_result){{i + 1, 1}, &o, 0};
+    store_settle(rig.conn, ME, results, COUNT, on_settled, NULL);
+    ck_assert_uint_eq(got.count, 1);
+    ck_assert_int_ne(got.error.err, 0);
+    ck_assert_int_ne(got.error.err, OB_ECONN);
+    ck_assert_uint_eq(got.n, COUNT);
+    ck_assert_uint_eq(pgconn_pending(rig.conn), 0);
+    ob_free(bytes);
+}
+END_TEST
+
+START_TEST(due_jobs_are_made_ready_and_the_next_is_told)
+{
+    store_due(rig.conn, on_due, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 0);
+    ck_assert_int_eq(got.next_ms, -1);
+    testdb_exec("SELECT outbox.enqueue('mail', delay => '1 hour') FROM generate_series(1, 3)");
+    testdb_exec("UPDATE outbox.job SET run_at = now() - interval '1 s' WHERE id < 3");
+    store_due(rig.conn, on_due, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 2);
+    ck_assert_int_gt(got.next_ms, 3000000);
+    ck_assert_int_le(got.next_ms, 3600000);
+    PGconn *human = testdb_connect();
+    testdb_exec("UPDATE outbox.job SET run_at = now() - interval '1 s' WHERE id = 3");
+    pg_exec_ok(human, "BEGIN");
+    pg_exec_ok(human, "SELECT FROM outbox.job WHERE id = 3 FOR UPDATE");
+    store_due(rig.conn, on_due, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 0);
+    ck_assert_int_eq(got.next_ms, 0); /* due, and somebody holds it */
+    PQfinish(human);
+}
+END_TEST
+
+/* ---- connection loss ---- */
+
+enum { CALLS = 19 };
+
+/* Every call once. */
+static void call(int i)
+{
+    static const char *const tasks[] = {"mail"};
+    static const int backends[2] = {1, 2};
+    static const struct store_token token = {1, 1};
+    static const struct store_want want = {"mail", 1};
+    const struct store_identity me = identity(ME, "me");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct store_result result = {token, &done, 0};
+    struct pgconn *c = rig.conn;
+    switch (i) {
+    case 0:
+        store_level(c, on_level, NULL);
+        break;
+    case 1:
+        store_database_identity(c, on_text, NULL);
+        break;
+    case 2:
+        store_listen(c, on_plain, NULL);
+        break;
+    case 3:
+        store_notify(c, "x", on_plain, NULL);
+        break;
+    case 4:
+        store_register(c, &me, on_registered, NULL);
+        break;
+    case 5:
+        store_unregister(c, ME, on_bool, NULL);
+        break;
+    case 6:
+        store_extend(c, ME, backends, on_bool, NULL);
+        break;
+    case 7:
+        store_set_name(c, ME, 1, on_plain, NULL);
+        break;
+    case 8:
+        store_announce(c, ME, tasks, 1, on_bool, NULL);
+        break;
+    case 9:
+        store_watch(c, tasks, 1, on_plain, NULL);
+        break;
+    case 10:
+        store_unwatch(c, tasks, 1, on_plain, NULL);
+        break;
+    case 11:
+        store_peers(c, on_peers, NULL);
+        break;
+    case 12:
+        store_terminate(c, ME, on_plain, NULL);
+        break;
+    case 13:
+        store_take_over(c, ME, 1, true, on_count, NULL);
+        break;
+    case 14:
+        store_adopt(c, ME, OTHER, &token, 1, 1, on_adopted, NULL);
+        break;
+    case 15:
+        store_claim(c, ME, 1, &want, 1, on_claimed, NULL);
+        break;
+    case 16:
+        store_settle(c, ME, &result, 1, on_settled, NULL);
+        break;
+    case 17:
+        store_due(c, on_due, NULL);
+        break;
+    default:
+        store_payload(c, 1, on_payload, NULL);
+        break;
+    }
+}
+
+/* Lost while the server works on it: told once, as a lost connection, with nothing else set. */
+START_TEST(call_is_told_of_a_lost_connection)
+{
+    struct reply sleeping = {0};
+    rig_send(&rig, "SELECT pg_sleep(600)", &sleeping);
+    call(_i);
+    ck_assert_uint_eq(got.count, 0);
+    pgconn_fail(rig.conn, OB_ECONN, "test");
+    ck_assert_uint_eq(got.count, 0); /* from the loop */
+    rig_until(&rig, rig.downs == 1);
+    ck_assert_uint_eq(got.count, 1);
+    ck_assert_int_eq(got.error.err, OB_ECONN);
+    ck_assert_ptr_null(got.batch);
+    ck_assert_int_eq(sleeping.error.err, OB_ECONN);
+}
+END_TEST
+
+START_TEST(call_without_a_connection_is_answered_at_once)
+{
+    pgconn_fail(rig.conn, OB_ECONN, "test");
+    rig_until(&rig, rig.downs == 1);
+    call(_i);
+    ck_assert_uint_eq(got.count, 1);
+    ck_assert_int_eq(got.error.err, OB_ECONN);
+    ck_assert_ptr_null(got.batch);
+}
+END_TEST
+
+/* Without a right: told by its SQLSTATE, and nothing is done. */
+START_TEST(call_without_the_right_is_refused)
+{
+    rig_close(&rig);
+    testdb_exec("DROP ROLE IF EXISTS nobody_special");
+    testdb_exec("CREATE ROLE nobody_special LOGIN");
+    memset(&got, 0, sizeof got);
+    rig_open_up(&rig, testdb_conninfo_as("nobody_special"));
+    call(_i);
+    refused_with("42501");
+}
+END_TEST
+
+static TCase *add_case(Suite *s, const char *name)
+{
+    TCase *tc = tcase_create(name);
+    tcase_set_timeout(tc, TIMEOUT_DB_S);
+    tcase_add_unchecked_fixture(tc, pgcluster_start, pgcluster_stop);
+    tcase_add_checked_fixture(tc, begin, end);
+    suite_add_tcase(s, tc);
+    return tc;
+}
+
+Suite *test_suite(void)
+{
+    Suite *s = suite_create("store");
+    TCase *tc = add_case(s, "the session");
+    tcase_add_test(tc, session_pins_its_settings);
+    tcase_add_test(tc, level_is_the_schemas);
+    tcase_add_test(tc, missing_schema_is_told_by_its_sqlstate);
+    tcase_add_test(tc, databases_have_different_identities);
+    tcase_add_test(tc, notifications_are_listened_for_and_sent);
+    tcase_add_test(tc, session_is_named_and_its_silence_bounded);
+    tcase_add_test(tc, watched_tasks_wake);
+    tc = add_case(s, "dispatchers");
+    tcase_add_test(tc, registration_writes_the_row);
+    tcase_add_test(tc, taken_name_tells_whose_it_is);
+    tcase_add_test(tc, heartbeat_counts_and_tells_when_it_is_too_late);
+    tcase_add_test(tc, other_tasks_are_announced);
+    tcase_add_test(tc, row_goes_only_without_jobs);
+    tcase_add_test(tc, peers_are_listed_with_beats_and_leases);
+    tcase_add_test(tc, sessions_of_another_are_ended);
+    tcase_add_test(tc, take_over_needs_the_beat_that_was_seen);
+    tcase_add_test(tc, claims_that_never_started_are_given_back_uncounted);
+    tcase_add_test(tc, adoption_is_by_token);
+    tc = add_case(s, "jobs");
+    tcase_add_test(tc, claimed_job_has_every_column);
+    tcase_add_test(tc, absent_columns_are_null);
+    tcase_add_test(tc, batch_lives_until_it_is_let_go);
+    tcase_add_test(tc, several_tasks_are_claimed_at_once);
+    tcase_add_test(tc, claim_of_the_unregistered_is_refused);
+    tcase_add_test(tc, large_payload_is_fetched_apart);
+    tcase_add_test(tc, claim_with_unreadable_rows_is_an_error);
+    tcase_add_test(tc, results_are_answered_in_their_order);
+    tcase_add_test(tc, each_outcome_has_its_effect);
+    tcase_add_test(tc, death_without_a_run_leaves_no_attempt);
+    tcase_add_loop_test(tc, output_survives_its_encoding, 0, 7);
+    tcase_add_test(tc, more_output_than_a_statement_holds_is_refused);
+    tcase_add_test(tc, due_jobs_are_made_ready_and_the_next_is_told);
+    tc = add_case(s, "connection loss");
+    tcase_add_loop_test(tc, call_is_told_of_a_lost_connection, 0, CALLS);
+    tcase_add_loop_test(tc, call_without_a_connection_is_answered_at_once, 0, CALLS);
+    tcase_add_loop_test(tc, call_without_the_right_is_refused, 4, 7);
+    return s;
+}
