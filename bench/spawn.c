@@ -2,6 +2,7 @@
  * job (environment, stdin, output pipe, timer, spawner, exit) but for the database.
  *
  *   bench_spawn [SECONDS=1] [CONCURRENCY=8]
+ *   bench_spawn SECONDS CONCURRENCY bare     only the bare loop, once, for bench/run
  *
  * Each is measured with a small process and with 200 MB of touched memory, alternately in
  * five rounds, of which the medians are printed. The ratio counts: absolute figures are the
@@ -226,6 +227,11 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: bench_spawn [SECONDS] [CONCURRENCY, at most %d]\n",
                       SLOTS_MAX);
         return 64;
+    }
+    if (argc > 3) {
+        struct figures bare = measure_bare();
+        (void)printf("jobs_per_s=%.0f process_us=%.1f\n", bare.rate, bare.cpu_us);
+        return 0;
     }
     open_all();
     (void)printf("%-8s %10s %12s %8s %12s %12s\n", "memory", "bare /s", "pgoutbox /s", "ratio",

@@ -25,6 +25,11 @@ install(FILES ${PROJECT_BINARY_DIR}/pgoutbox.pc DESTINATION ${pgoutbox_pc_dir} C
 if(TARGET outbox_cli)
   install(TARGETS outbox_cli DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)
 endif()
+# systemd looks for units of local software in /usr/local/lib. The prefix may be given at install time.
+install(CODE "set(bindir \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}\")
+configure_file(\"${PROJECT_SOURCE_DIR}/packaging/outbox.service.in\"
+               \"${PROJECT_BINARY_DIR}/outbox.service\" @ONLY)" COMPONENT program)
+install(FILES ${PROJECT_BINARY_DIR}/outbox.service DESTINATION lib/systemd/system COMPONENT program)
 file(GLOB sql_scripts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/sql/*.sql)
 install(FILES ${sql_scripts} DESTINATION ${CMAKE_INSTALL_DATADIR}/pgoutbox/sql COMPONENT program)
 install(FILES ${PROJECT_SOURCE_DIR}/examples/outbox.yaml DESTINATION ${CMAKE_INSTALL_DATADIR}/pgoutbox

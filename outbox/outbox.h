@@ -960,6 +960,8 @@ OUTBOX_API int outbox_priv_check_job(const struct outbox_job *job, size_t i, siz
         wrong = "after_count without after";
     } else if ((job->flags & ~(unsigned)OUTBOX_ALLOW_AUTOCOMMIT) != 0) {
         wrong = "unknown flags";
+    } else if (job->headers != NULL && job->headers[strspn(job->headers, " \t\r\n")] != '{') {
+        wrong = "headers is no JSON object";
     }
     if (wrong != NULL)
         return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "%s%s", where, wrong);

@@ -141,15 +141,24 @@ BEGIN
             format('Create it with REFERENCING %s TABLE AS %s, or FOR EACH ROW.',
                    CASE TG_OP WHEN 'DELETE' THEN 'OLD' ELSE 'NEW' END, rows_name));
     ELSIF TG_OP = 'DELETE' THEN
+        -- OFFSET 0: each row is converted once. check_options raises the error.
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created,
-            pg_current_xact_id()
-        FROM old_rows r;
+        SELECT TG_ARGV[0], 'json', b.body, created, pg_current_xact_id()
+        FROM old_rows r
+        CROSS JOIN LATERAL (SELECT convert_to(to_jsonb(r)::text, 'UTF8') AS body OFFSET 0) AS b
+        WHERE octet_length(b.body) <= 16777216
+           OR outbox.check_options(format('trigger %I: ', TG_NAME), TG_ARGV[0],
+                  octet_length(b.body), NULL, NULL, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                  NULL, NULL) IS NULL;
     ELSE
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-        SELECT TG_ARGV[0], 'json', convert_to(to_jsonb(r)::text, 'UTF8'), created,
-            pg_current_xact_id()
-        FROM new_rows r;
+        SELECT TG_ARGV[0], 'json', b.body, created, pg_current_xact_id()
+        FROM new_rows r
+        CROSS JOIN LATERAL (SELECT convert_to(to_jsonb(r)::text, 'UTF8') AS body OFFSET 0) AS b
+        WHERE octet_length(b.body) <= 16777216
+           OR outbox.check_options(format('trigger %I: ', TG_NAME), TG_ARGV[0],
+                  octet_length(b.body), NULL, NULL, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                  NULL, NULL) IS NULL;
     END IF;
     RETURN NULL;
 END

@@ -59,7 +59,7 @@ uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint
 uint64_t backoff_reconnect_ms(unsigned n, uint32_t random)
 {
     static const struct backoff_config reconnect = {
-        .base_ms = 100, .max_ms = 30000, .jitter_permille = 200};
+        .base_ms = 100, .max_ms = 5000, .jitter_permille = 200};
     ob_assert(n > 0);
     return backoff_delay_ms(&reconnect, n, random, 0);
 }

@@ -12,8 +12,9 @@
  * then at least at_least_ms (Retry-After). Saturating; never 0 unless base is 0. */
 uint64_t backoff_delay_ms(const struct backoff_config *b, unsigned attempt, uint32_t random,
                           uint64_t at_least_ms);
-/* Before connecting to the server again: 100 ms doubling to 30 s, times 1 ± 20 %. n counts the
- * attempts that failed in a row, from 1. */
+/* Before connecting to the server again: 100 ms doubling to 5 s, times 1 ± 20 %: often
+ * enough for a waiting daemon to say so every ten seconds. n counts the attempts that failed in a
+ * row, from 1. */
 uint64_t backoff_reconnect_ms(unsigned n, uint32_t random);
 
 #endif

@@ -189,7 +189,7 @@ int config_finish(struct config *c, struct buf *reterr)
     struct loader l = {.config = c, .file = "command line", .err = reterr};
     for (size_t i = 0; i < top_keys_count; i++)
         check_options(&l, &top_keys[i]);
-    int result = l.errors > 0 ? OB_ECONFIG : 0;
+    int result = l.errors > 0 ? OB_EUSAGE : 0; /* a file's values were checked as they were read */
     for (size_t i = 0; i < c->tasks_count; i++) {
         int err = task_finish(&c->tasks[i], c, reterr);
         if (err == OB_ENOMEM)

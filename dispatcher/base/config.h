@@ -114,7 +114,8 @@ int config_add_task(struct config *c, enum handler_kind kind, const char *spec,
                     struct buf *reterr) OB_MUST_CHECK;
 /* Resolves what depends on the whole: concurrency, and exec's argv[0] (a bare name that `path` does
  * not have is an error; an absolute one that does not exist is not, it may come later). Checks what
- * was set past the loader (name, lock_dir, lease) by the file's rules. Call once, last. */
+ * was set past the loader (name, lock_dir, lease) by the file's rules (OB_EUSAGE). Call once, last.
+ */
 int config_finish(struct config *c, struct buf *reterr) OB_MUST_CHECK;
 
 /* NULL if no handler is registered. The tasks are sorted at any time. */

@@ -124,8 +124,21 @@ static int unknown_command(const char *word)
     return OB_EXIT_USAGE;
 }
 
+/* 0, or OB_EXIT_USAGE when there are more than n words. */
+static int check_words(int argc, char **argv, int n)
+{
+    if (argc <= n)
+        return OB_EXIT_OK;
+    (void)fprintf(stderr, "outbox: there is one argument too many behind %s; see `outbox --help`\n",
+                  argv[1]);
+    return OB_EXIT_USAGE;
+}
+
 static int help_command(int argc, char **argv)
 {
+    int code = check_words(argc, argv, 3);
+    if (code != OB_EXIT_OK)
+        return code;
     if (argc < 3) {
         print_help();
         return OB_EXIT_OK;
@@ -173,15 +186,18 @@ int cmd_main(int argc, char **argv, struct spawner *spawner)
     const char *word = argv[1];
     int code = OB_EXIT_OK;
     const struct command *command = cmd_find(word);
-    if (command != NULL)
+    bool is_help =
+        strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+    if (command != NULL) {
         code = run_command(command, argc, argv, spawner);
-    else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
-        print_help();
-    else if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0)
-        print_version();
-    else if (strcmp(word, "help") == 0)
+    } else if (is_help) {
         code = help_command(argc, argv);
-    else
+    } else if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+        code = check_words(argc, argv, 2);
+        if (code == OB_EXIT_OK)
+            print_version();
+    } else {
         code = unknown_command(word);
+    }
     return finish_output(code);
 }

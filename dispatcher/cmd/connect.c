@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/mem.h"
 #include "base/version.h"
 #include "db/admin.h"
 
@@ -50,6 +51,19 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
     return first;
 }
 
+/* A `database` that nobody could connect to is wrong before anybody tries. is_file: it was read
+ * from path, and not given on the command line or in the environment. */
+static int check_database(const struct config *c, const char *path, bool is_file,
+                          struct buf *reterr)
+{
+    struct admin_error error;
+    if (admin_check_conninfo(c->database, &error) == 0)
+        return 0;
+    buf_printf(reterr, "%s: bad database: %s; %s\n",
+               is_file ? path : "--database or OUTBOX_DATABASE", error.message, error.hint);
+    return is_file ? OB_ECONFIG : OB_EUSAGE;
+}
+
 /* Loads the file and, if `whole`, adds what the command line says and checks everything together.
  */
 static int build(const struct cmd_args *args, bool whole, cmd_override override,
@@ -61,8 +75,13 @@ static int build(const struct cmd_args *args, bool whole, cmd_override override,
     if (whole) {
         int more = add_handlers(args, c, reterr);
         err = err != 0 ? err : more;
+        char *from_file = c->database != NULL ? ob_xstrdup(c->database) : NULL;
         if (err == 0 && override != NULL)
             err = override(args, c, reterr);
+        bool is_file = from_file != NULL && strcmp(from_file, c->database) == 0;
+        ob_free(from_file);
+        if (err == 0)
+            err = check_database(c, path, is_file, reterr);
         if (err == 0)
             err = config_finish(c, reterr);
     }
@@ -165,6 +184,8 @@ int cmd_connect(const struct cmd_args *args, struct admin **ret_admin)
     char name[40];
     (void)snprintf(name, sizeof name, "outbox %s", args->command->name);
     int err = admin_connect(conninfo, name, ret_admin, &error);
+    if (err == OB_EUSAGE && config != NULL)
+        error.err = OB_ECONFIG; /* the string is the configuration's */
     config_unref(config);
     return err == 0 ? 0 : cmd_db_failed(args, NULL, &error);
 }

@@ -81,6 +81,18 @@ static int moment(const struct cmd_args *args, const char *name, char *text, con
     return 0;
 }
 
+/* Every --after must be a job's id. */
+static int check_after(const struct cmd_args *args)
+{
+    size_t pos = 0;
+    for (const char *v = cmd_next_value(args, "after", &pos); v != NULL;
+         v = cmd_next_value(args, "after", &pos)) {
+        if (v[0] == '\0' || v[strspn(v, "0123456789,")] != '\0' || strlen(v) > 200)
+            return cmd_usage(args, "--after \"%s\": expected a job's id", v);
+    }
+    return 0;
+}
+
 /* Everything but the payload, from the options. */
 static int read_options(const struct cmd_args *args, struct texts *t, struct admin_job *job)
 {
@@ -94,6 +106,8 @@ static int read_options(const struct cmd_args *args, struct texts *t, struct adm
     if (cmd_has(args, "delay") && cmd_has(args, "run-at"))
         return cmd_usage(args, "--delay and --run-at say the same thing twice: give one of them");
     int code = input_check_task(args, job->task);
+    if (code == 0)
+        code = check_after(args);
     if (code == 0)
         code = number(args, "priority", 4, t->priority, &job->priority);
     if (code == 0)

@@ -31,6 +31,11 @@ static int run(const struct cmd_args *args)
             if (strcmp(args->given[i].option->name, kinds[k].option) != 0)
                 continue;
             int err = grant_print(stdout, kinds[k].kind, args->given[i].value);
+            if (err == OB_EINVAL)
+                return cmd_usage(args,
+                                 "--%s \"%s\": expected a role's name, in one line of at most 63 "
+                                 "bytes",
+                                 kinds[k].option, args->given[i].value);
             if (err != 0) {
                 cmd_error(args, "--%s \"%s\": %s", kinds[k].option, args->given[i].value,
                           ob_strerror(err));

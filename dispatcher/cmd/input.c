@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/payload.h"
+#include "base/utf8.h"
 
 int input_check_task(const struct cmd_args *args, const char *task)
 {
@@ -129,6 +130,31 @@ const char *input_array(const struct cmd_args *args, const char *option, struct 
     return out->data;
 }
 
+static bool is_utf8(const char *text)
+{
+    size_t n = strlen(text);
+    while (n > 0) {
+        size_t len = utf8_sequence(text, n);
+        if (len == 0)
+            return false;
+        text += len;
+        n -= len;
+    }
+    return true;
+}
+
+/* Whether a --header before position `end` has the same name, n bytes long. */
+static bool is_repeated(const struct cmd_args *args, size_t end, const char *name, size_t n)
+{
+    size_t pos = 0;
+    for (const char *v = cmd_next_value(args, "header", &pos); v != NULL && pos < end;
+         v = cmd_next_value(args, "header", &pos)) {
+        if (strncmp(v, name, n + 1) == 0) /* with its '=' */
+            return true;
+    }
+    return false;
+}
+
 int input_headers(const struct cmd_args *args, struct buf *out, const char **ret)
 {
     size_t pos = 0;
@@ -137,6 +163,10 @@ int input_headers(const struct cmd_args *args, struct buf *out, const char **ret
         const char *equals = strchr(v, '=');
         if (equals == NULL || equals == v)
             return cmd_usage(args, "--header \"%s\": expected NAME=VALUE", v);
+        if (!is_utf8(v))
+            return cmd_usage(args, "--header \"%s\": expected UTF-8", v);
+        if (is_repeated(args, pos, v, (size_t)(equals - v)))
+            return cmd_usage(args, "--header \"%s\": a header of this name is given before", v);
         buf_putc(out, out->len == 0 ? '{' : ',');
         buf_json_string(out, v, (size_t)(equals - v));
         buf_putc(out, ':');
@@ -146,5 +176,5 @@ int input_headers(const struct cmd_args *args, struct buf *out, const char **ret
         buf_putc(out, '}');
         *ret = out->data;
     }
-    return 0;
+    return out->err == 0 ? 0 : cmd_usage(args, "--header: more than 8 KiB in all");
 }

@@ -38,7 +38,7 @@ static int check_states(const struct cmd_args *args)
     size_t pos = 0;
     for (const char *v = cmd_next_value(args, "state", &pos); v != NULL;
          v = cmd_next_value(args, "state", &pos)) {
-        while (*v != '\0') {
+        for (bool more = true; more;) {
             char word[32];
             size_t len = strcspn(v, ",");
             (void)snprintf(word, sizeof word, "%.*s", (int)len, v);
@@ -53,7 +53,28 @@ static int check_states(const struct cmd_args *args)
                     args,
                     "--state \"%s\": expected ready, scheduled, waiting, running, dead or done",
                     word);
-            v += len + (v[len] == ',' ? 1 : 0);
+            more = v[len] == ',';
+            v += len + (more ? 1 : 0);
+        }
+    }
+    return 0;
+}
+
+/* Every word of every --task must be a task's name: another one can have no jobs. */
+static int check_tasks(const struct cmd_args *args)
+{
+    size_t pos = 0;
+    for (const char *v = cmd_next_value(args, "task", &pos); v != NULL;
+         v = cmd_next_value(args, "task", &pos)) {
+        for (bool more = true; more;) {
+            char word[160]; /* a name is shorter: one that is cut is refused all the same */
+            size_t len = strcspn(v, ",");
+            (void)snprintf(word, sizeof word, "%.*s", (int)len, v);
+            int code = input_check_task(args, word);
+            if (code != 0)
+                return code;
+            more = v[len] == ',';
+            v += len + (more ? 1 : 0);
         }
     }
     return 0;
@@ -63,6 +84,8 @@ static int read_filter(const struct cmd_args *args, struct buf *tasks, struct bu
                        struct admin_filter *f)
 {
     int code = check_states(args);
+    if (code == 0)
+        code = check_tasks(args);
     f->tasks = input_array(args, "task", tasks);
     f->states = input_array(args, "state", state_list);
     f->key = cmd_value(args, "key");

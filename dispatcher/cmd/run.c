@@ -24,7 +24,7 @@ static int apply_options(const struct cmd_args *args, struct config *c, struct b
     int64_t concurrency = c->concurrency;
     const char *level = cmd_value(args, "log-level");
     const char *format = cmd_value(args, "log-format");
-    int err = cmd_int_value(args, "concurrency", 1, 100000, &concurrency);
+    int err = cmd_int_value(args, "concurrency", 1, 10000, &concurrency);
     if (err == 0)
         err = cmd_duration_value(args, "lease", &c->lease_ms);
     if (err != 0)

@@ -205,7 +205,7 @@ const char **join_task_names(const struct session *s)
 /* ---- 5: what still runs from the connection before ---- */
 
 /* What the old identity still owns was claimed and never started (the answer was lost), so attempts
- * are given back. Its sessions end first: a claim of theirs may still be under way. */
+ * are given back. */
 static void on_previous_released(void *arg, const struct pg_error *error, int released)
 {
     struct session *s = arg;
@@ -217,14 +217,6 @@ static void on_previous_released(void *arg, const struct pg_error *error, int re
     }
     s->unreleased_id = 0;
     watch_tasks(s);
-}
-
-static void on_previous_terminated(void *arg, const struct pg_error *error)
-{
-    struct session *s = arg;
-    if (join_refused(s, SESSION_ADOPTING, error, "ending the sessions of the connection before"))
-        return;
-    store_take_over(s->work, s->unreleased_id, -1, false, on_previous_released, s);
 }
 
 /* From now on the claims are the new identity's, even if the join that asked for it has ended. */
@@ -247,7 +239,21 @@ static void on_adopted(void *arg, const struct pg_error *error, const struct sto
     if (join_refused(s, SESSION_ADOPTING, error, "adopting"))
         return;
     session_renewed(s, s->register_sent_boot_ms);
-    store_terminate(s->work, s->unreleased_id, on_previous_terminated, s);
+    store_take_over(s->work, s->unreleased_id, -1, false, on_previous_released, s);
+}
+
+/* The old identity's sessions are ended first: one that was cut off in the middle of a turn holds
+ * the rows that it was at, and a claim of it may still be under way. */
+static void on_previous_terminated(void *arg, const struct pg_error *error)
+{
+    struct session *s = arg;
+    if (join_refused(s, SESSION_ADOPTING, error, "ending the sessions of the connection before"))
+        return;
+    size_t n = 0;
+    struct store_token *tokens = s->cb.tokens(s->arg, &n);
+    s->adopting_id = s->id;
+    store_adopt(s->work, s->id, s->registered, tokens, n, session_take_claims(s, n), on_adopted, s);
+    ob_free(tokens);
 }
 
 void join_adopt(struct session *s)
@@ -259,14 +265,25 @@ void join_adopt(struct session *s)
         watch_tasks(s);
         return;
     }
-    size_t n = 0;
-    struct store_token *tokens = s->cb.tokens(s->arg, &n);
-    s->adopting_id = s->id;
-    store_adopt(s->work, s->id, s->registered, tokens, n, session_take_claims(s, n), on_adopted, s);
-    ob_free(tokens);
+    store_terminate(s->work, s->registered, on_previous_terminated, s);
 }
 
 /* ---- 6: producers may feel us ---- */
+
+static void on_announced(void *arg, const struct pg_error *error, bool alive)
+{
+    (void)arg;
+    (void)error; /* a lost connection announces at its next registration */
+    (void)alive;
+}
+
+/* Writes the tasks of the configuration into our row. */
+static void announce(struct session *s)
+{
+    const char **names = join_task_names(s);
+    store_announce(s->work, s->id, names, s->config->tasks_count, on_announced, s);
+    ob_free(names);
+}
 
 static void on_watched(void *arg, const struct pg_error *error)
 {
@@ -274,6 +291,8 @@ static void on_watched(void *arg, const struct pg_error *error)
     if (join_refused(s, SESSION_WATCHING, error, "taking the tasks' locks"))
         return;
     session_set_state(s, SESSION_READY);
+    if (s->is_row_stale)
+        announce(s);
     s->beat_due_ms = clock_mono_ms() + s->lease_ms / 6;
     session_progress(s);
     log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id),
@@ -290,13 +309,6 @@ static void watch_tasks(struct session *s)
 }
 
 /* ---- a reload ---- */
-
-static void on_announced(void *arg, const struct pg_error *error, bool alive)
-{
-    (void)arg;
-    (void)error; /* a lost connection announces at its next registration */
-    (void)alive;
-}
 
 static void on_rewatched(void *arg, const struct pg_error *error)
 {
@@ -332,13 +344,14 @@ void session_set_config(struct session *s, struct config *config)
     size_t before_count = s->config->tasks_count;
     struct config *old = s->config;
     s->config = config_ref(config);
+    s->is_row_stale = true; /* until the next registration, if one is under way */
     if (s->state == SESSION_READY) {
         const char **names = join_task_names(s);
         /* New locks first: a task of both is never without one. */
         store_watch(s->work, names, config->tasks_count, on_rewatched, s);
         store_unwatch(s->work, before, before_count, on_rewatched, s);
-        store_announce(s->work, s->id, names, config->tasks_count, on_announced, s);
         ob_free(names);
+        announce(s);
     } else if (s->state == SESSION_WATCHING) {
         pgconn_fail(s->work, OB_ECONN, "the configuration changed while joining");
     }

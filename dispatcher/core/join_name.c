@@ -227,6 +227,7 @@ static void register_name(struct session *s)
     s->id = rand_id();
     s->register_sent_boot_ms = clock_boot_ms();
     s->register_sent_ms = clock_mono_ms();
+    s->is_row_stale = false;
     const struct store_identity me = {
         .id = s->id,
         .previous = s->registered != 0 ? s->registered : s->excused_id,

@@ -36,9 +36,11 @@ void session_set_state(struct session *s, enum session_state state)
     s->state = state;
 }
 
+/* A connection that failed is told from the loop, a moment later: until then nothing may be sent on
+ * it, or each refusal would be answered by another try, with the loop never getting there. */
 bool session_is_ready(const struct session *s)
 {
-    return s->state == SESSION_READY;
+    return s->state == SESSION_READY && pgconn_is_up(s->work);
 }
 
 struct pgconn *session_conn(struct session *s)
@@ -300,6 +302,11 @@ int session_new(uv_loop_t *loop, struct config *config, const struct session_cal
     int err = open_connection(s, "outbox work", &s->work);
     if (err == 0)
         err = open_connection(s, "outbox heartbeat", &s->beat);
+    if (err == OB_ECONFIG) /* it may hold a password: not quoted */
+        log_error("bad_database", LOG_STR("err", "the connection string is malformed"),
+                  LOG_STR("next",
+                          "write \"host=... dbname=...\" or postgresql://user@host/database, "
+                          "special characters of a password in a URI as %XX"));
     *ret_session = s; /* half-built: session_close frees it */
     return err;
 }

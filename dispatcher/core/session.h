@@ -52,6 +52,8 @@ void session_start(struct session *s);
 /* Another set of tasks, after a reload. Name, lease, lock folder and database stay as they were;
  * what of them changed is logged. */
 void session_set_config(struct session *s, struct config *config);
+/* Joined, and the work connection is up: turns may be sent. False as soon as it fails, before
+ * on_unready tells. */
 bool session_is_ready(const struct session *s);
 /* The connection for turns, and the identity to claim under; only while ready. */
 struct pgconn *session_conn(struct session *s);

@@ -63,6 +63,7 @@ struct session {
     /* joining */
     char proof[64];
     unsigned proof_tries;
+    bool is_row_stale;   /* a reload came after the registration was sent */
     char *database;      /* its identity, once known */
     struct peers rivals; /* the one rival of our name, watched like a peer */
     int64_t rival_id;

@@ -31,6 +31,8 @@ struct admin_error {
 struct admin;
 struct admin_rows; /* a result */
 
+/* Whether libpq can read it at all: 0, or OB_EUSAGE and why, without the passwords in it. */
+int admin_check_conninfo(const char *conninfo, struct admin_error *reterr) OB_MUST_CHECK;
 /* conninfo: a connection string or URI; NULL or "": the PG* variables. name: the application_name
  * unless something else sets one. Waits at most connect_timeout (10 s by default). */
 int admin_connect(const char *conninfo, const char *name, struct admin **ret_admin,

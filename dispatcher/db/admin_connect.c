@@ -220,6 +220,9 @@ static void second_look(const struct params *p, char ret_state[6])
     PQfinish(conn);
 }
 
+static const char hint_password[] =
+    "check user and password (~/.pgpass, PGPASSFILE) and the server's pg_hba.conf";
+
 /* err and hint by why the server refused the connection. */
 static void explain(struct admin_error *e)
 {
@@ -229,7 +232,7 @@ static void explain(struct admin_error *e)
     e->err = OB_ECONN;
     if (strncmp(s, "28", 2) == 0) {
         e->err = OB_EDB;
-        hint = "check user and password (~/.pgpass, PGPASSFILE) and the server's pg_hba.conf";
+        hint = hint_password;
     } else if (strcmp(s, "3D000") == 0) {
         e->err = OB_EDB;
         hint = "check the database's name, or create it: createdb NAME";
@@ -254,11 +257,15 @@ static void connection_failed(PGconn *conn, const struct params *p, const char *
     if (clock_mono_ms() - began_ms < SECOND_LOOK_MS)
         second_look(p, reterr->sqlstate);
     explain(reterr);
+    /* libpq gave up by itself, so that there is no SQLSTATE: there was no password to send. */
+    if (conn != NULL && PQconnectionNeedsPassword(conn) != 0) {
+        reterr->err = OB_EDB;
+        (void)snprintf(reterr->hint, sizeof reterr->hint, "%s", hint_password);
+    }
     admin_redact(reterr->message, sizeof reterr->message, conninfo);
 }
 
-/* 0, or OB_ECONFIG: libpq cannot read the string at all. */
-static int check_conninfo(const char *conninfo, struct admin_error *reterr)
+int admin_check_conninfo(const char *conninfo, struct admin_error *reterr)
 {
     if (conninfo == NULL || conninfo[0] == '\0')
         return 0;
@@ -282,7 +289,7 @@ static int check_conninfo(const char *conninfo, struct admin_error *reterr)
 int admin_connect(const char *conninfo, const char *name, struct admin **ret_admin,
                   struct admin_error *reterr)
 {
-    int err = check_conninfo(conninfo, reterr);
+    int err = admin_check_conninfo(conninfo, reterr);
     if (err != 0)
         return err;
     struct params p;

@@ -320,6 +320,15 @@ static void set_unknown_flag(struct outbox_job *job)
     job->flags = 0x100;
 }
 
+static void set_headers_array(struct outbox_job *job)
+{
+    job->headers = " [1]";
+}
+static void set_headers_empty(struct outbox_job *job)
+{
+    job->headers = "";
+}
+
 static const struct {
     void (*set)(struct outbox_job *);
     const char *text;
@@ -336,6 +345,8 @@ static const struct {
     {set_run_at_and_delay, "together"},
     {set_after_missing, "after_count"},
     {set_unknown_flag, "flags"},
+    {set_headers_array, "headers is no JSON object"},
+    {set_headers_empty, "headers is no JSON object"},
 };
 
 START_TEST(wrong_option_is_refused_before_anything_is_sent)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "db/admin.h"
 #include "faultproxy.h"
 #include "pgcluster.h"
 #include "pgrig.h"
@@ -130,6 +131,11 @@ START_TEST(a_wrong_password_is_told_without_the_password)
     ck_assert_ptr_nonnull(strstr(r.why.message, "guarded"));
     ck_assert_ptr_null(strstr(r.why.message, "zebra"));
     rig_close(&r);
+    /* A command is told the same, though libpq gave up by itself and there is no SQLSTATE. */
+    struct admin *admin = NULL;
+    struct admin_error error;
+    ck_assert_int_eq(admin_connect(testdb_conninfo_as("guarded"), "test", &admin, &error), OB_EDB);
+    ck_assert_ptr_nonnull(strstr(error.hint, "check user and password"));
     (void)snprintf(text, sizeof text, "%s password=right-horse", testdb_conninfo_as("guarded"));
     rig_open_up(&r, text);
     rig_close(&r);

@@ -442,6 +442,28 @@ START_TEST(a_wrong_trigger_says_what_is_wrong)
 }
 END_TEST
 
+static const char *const large_row_triggers[] = {
+    "AFTER INSERT ON shop FOR EACH ROW",
+    "AFTER INSERT ON shop REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT",
+    "AFTER DELETE ON shop REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT",
+};
+
+START_TEST(a_row_that_is_too_large_is_refused_as_such)
+{
+    PGconn *conn = shop();
+    char sql[256];
+    if (_i == 2)
+        pg_exec_ok(conn, "INSERT INTO shop VALUES (9, repeat('x', 16777216))");
+    (void)snprintf(sql, sizeof sql, "CREATE TRIGGER t %s EXECUTE FUNCTION outbox.enqueue_row('a')",
+                   large_row_triggers[_i]);
+    pg_exec_ok(conn, sql);
+    pg_exec_fails(
+        conn, _i == 2 ? "DELETE FROM shop" : "INSERT INTO shop VALUES (9, repeat('x', 16777216))",
+        "54000", "trigger t: the payload has");
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_enqueue");
@@ -465,6 +487,7 @@ Suite *test_suite(void)
     tcase_add_loop_test(tc, a_row_trigger_enqueues_each_row, 0, 3);
     tcase_add_loop_test(tc, a_statement_trigger_enqueues_all_rows_with_one_insert, 0, 3);
     tcase_add_test(tc, one_trigger_function_serves_tables_of_different_shapes);
+    tcase_add_loop_test(tc, a_row_that_is_too_large_is_refused_as_such, 0, 3);
     tcase_add_loop_test(tc, a_wrong_trigger_says_what_is_wrong, 0,
                         sizeof trigger_refusals / sizeof trigger_refusals[0]);
     return suite;

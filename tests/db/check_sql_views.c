@@ -112,7 +112,8 @@ START_TEST(everything_has_a_comment)
     ck_rows(
         conn,
         "SELECT attrelid::regclass, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
-        " WHERE relnamespace = 'outbox'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT "
+        " WHERE relnamespace = 'outbox'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0 AND "
+        "NOT "
         "attisdropped"
         " AND col_description(attrelid, attnum) IS NULL",
         "");

@@ -216,7 +216,6 @@ static const struct {
                {{"--task", "resize"}, "2 1"},
                {{"--task", "resize", "-t", "boom"}, "3 2 1"},
                {{"--task", "resize,boom"}, "3 2 1"},
-               {{"--task", "res\"{},\\x"}, ""},
                {{"--state", "dead"}, "3"},
                {{"--state", "ready,running"}, "5 4 1"},
                {{"--state", "scheduled", "--state", "done"}, "2"},

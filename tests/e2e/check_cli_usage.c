@@ -134,13 +134,15 @@ START_TEST(a_mistyped_command_gets_a_suggestion)
     expect_usage(OUTBOX_RUN("enqeue", "t"),
                  "unknown command \"enqeue\" (did you mean \"enqueue\"?)");
     expect_usage(OUTBOX_RUN("help", "jbos"), "did you mean \"jobs\"?");
+    expect_usage(OUTBOX_RUN("--version", "x"), "one argument too many behind --version");
+    expect_usage(OUTBOX_RUN("help", "jobs", "x"), "one argument too many behind help");
     expect_usage(OUTBOX_RUN("xyzzy"), "unknown command \"xyzzy\"; see");
     expect_usage(OUTBOX_RUN("--database", "x", "jobs"), "options come after the command");
 }
 END_TEST
 
 static const struct {
-    const char *args[6];
+    const char *args[7];
     const char *wanted;
 } bad_usage[] = {
     {{"jobs", "--taks", "x"}, "unknown option --taks (did you mean --task?)"},
@@ -158,6 +160,11 @@ static const struct {
     {{"jobs", "--limit", "7x"}, "expected a number"},
     {{"jobs", "--state", "raedy"}, "did you mean ready?"},
     {{"jobs", "--state", "dead,zzz"}, "expected ready, scheduled"},
+    {{"jobs", "--state", ""}, "--state \"\": expected ready, scheduled"},
+    {{"jobs", "--state", "dead,"}, "--state \"\": expected ready, scheduled"},
+    {{"jobs", "--task", ""}, "\"\" is not a task's name"},
+    {{"jobs", "--task", "res\"{}"}, "is not a task's name"},
+    {{"jobs", "--task", "a,no such name"}, "\"no such name\" is not a task's name"},
     {{"jobs", "--min-age", "old"}, "expected a duration such as 30s"},
     {{"jobs", "--after", "yesterday"}, "expected a time such as"},
     {{"jobs", "extra"}, "\"extra\" is one argument too many"},
@@ -179,11 +186,18 @@ static const struct {
     {{"enqueue", "t", "{}", "--max-attempts", "0"}, "expected a number from 1 to 32767"},
     {{"enqueue", "t", "{}", "--delay", "soon"}, "expected a duration"},
     {{"enqueue", "t", "{}", "--header", "novalue"}, "expected NAME=VALUE"},
+    {{"enqueue", "t", "{}", "--header=a=\xff"}, "expected UTF-8"},
+    {{"enqueue", "t", "{}", "-Ha=1", "-Hab=2", "-Ha=3"}, "\"a=3\": a header of this name is given"},
+    {{"enqueue", "t", "{}", "--after", "x"}, "--after \"x\": expected a job's id"},
     {{"enqueue", "t", "--delay=1s", "--run-at", "2030-01-01"}, "give one of them"},
     {{"enqueue", "t", "{}", "--msgpack"}, "from standard input"},
     {{"grant"}, "say for whom"},
+    {{"grant", "--reader", "two\nlines"}, "expected a role's name, in one line"},
+    {{"grant", "--reader", "a-name-of-64-bytes-is-cut-by-the-server-and-would-be-another-one"},
+     "at most 63 bytes"},
     {{"migrate", "--print", "--status"}, "goes with neither"},
     {{"run", "--discard", "t", "--concurrency", "many"}, "expected a number from 1"},
+    {{"run", "--discard", "t", "--concurrency", "10001"}, "expected a number from 1 to 10000"},
     {{"run", "--discard", "t", "--lease", "long"}, "expected a duration"},
     {{"run", "--frobnicate"}, "unknown option"},
     {{"try"}, "usage is `outbox try TASK [JSON|-]`"},
@@ -281,6 +295,50 @@ START_TEST(the_configuration_names_the_database_unless_the_command_line_does)
 }
 END_TEST
 
+/* Options of run whose values are judged by the rules of the file. */
+static const struct {
+    const char *args[6];
+    const char *wanted;
+} bad_values[] = {
+    {{"run", "--discard", "t", "--lease", "1s"}, "lease 1s is out of range"},
+    {{"run", "--discard", "t", "--name", "a/b"}, "bad name 'a/b'"},
+    {{"run", "--discard", "t", "--lock-dir", "here"}, "bad lock_dir 'here'"},
+    {{"run", "--discard", "t", "--log-level", "loud"}, "--log-level loud: expected error"},
+    {{"run", "--discard", "t", "--database", "hots=x password=hunter2"}, "bad database: "},
+    {{"run", "--discard", "t", "--database", "hots=x"}, "invalid connection option \"hots\""},
+    {{"run", "--discard", "t", "--database", "postgresql://u:hunter2@[::1/d"}, "bad database: "},
+};
+
+START_TEST(a_bad_value_of_run_is_wrong_usage)
+{
+    struct command_result r = run_outbox(NULL, bad_values[_i].args);
+    ck_assert_msg(r.exit_code == OB_EXIT_USAGE, "exit code %d: %s", r.exit_code, r.err);
+    expect_text(r.err, bad_values[_i].wanted);
+    ck_assert_ptr_null(strstr(r.err, "hunter2"));
+    ck_assert_ptr_null(strstr(r.err, "event=")); /* it did not begin */
+}
+END_TEST
+
+static const char *const readers[][4] = {
+    {"check"}, {"check", "--print"}, {"run", "--discard", "t"}, {"jobs"}};
+
+/* Before anything is connected to, and without the password. */
+START_TEST(a_database_that_cannot_be_right_is_a_configuration_error)
+{
+    const char *args[8] = {NULL};
+    size_t n = 0;
+    for (; readers[_i][n] != NULL; n++)
+        args[n] = readers[_i][n];
+    args[n++] = "--config";
+    args[n++] = test_file("bad.yaml", "database: postgresql://u:hunter2@h/d?frobnicate=1\n", 0600);
+    struct command_result r = run_outbox(NULL, args);
+    ck_assert_msg(r.exit_code == OB_EXIT_CONFIG, "exit code %d: %s", r.exit_code, r.err);
+    expect_text(r.err, "the connection string is malformed");
+    ck_assert_ptr_null(strstr(r.err, "hunter2"));
+    ck_assert_str_eq(r.out, "");
+}
+END_TEST
+
 START_TEST(a_full_disk_is_a_failure)
 {
     char line[512];
@@ -319,6 +377,10 @@ Suite *test_suite(void)
     tcase_add_loop_test(tc, a_server_that_is_not_there_is_told_with_75, 0,
                         sizeof asking / sizeof asking[0]);
     tcase_add_test(tc, the_configuration_names_the_database_unless_the_command_line_does);
+    tcase_add_loop_test(tc, a_bad_value_of_run_is_wrong_usage, 0,
+                        (int)(sizeof bad_values / sizeof bad_values[0]));
+    tcase_add_loop_test(tc, a_database_that_cannot_be_right_is_a_configuration_error, 0,
+                        (int)(sizeof readers / sizeof readers[0]));
     tcase_add_loop_test(tc, a_broken_connection_string_shows_no_password, 0,
                         sizeof odd_strings / sizeof odd_strings[0]);
     suite_add_tcase(suite, tc);

@@ -20,11 +20,20 @@ static struct daemon d;
 
 #define START(...) daemon_start_ready(&d, (const char *const[]){__VA_ARGS__, NULL}, NULL)
 
-/* The named places in the daemon where it may die. When you add an OB_CRASH_POINT, add it here. */
+/* The named places in the daemon where it may die: every OB_CRASH_POINT of dispatcher/ but the
+ * spawner's. */
 static const char *const crash_points[] = {
-    "before_claim",  "after_claim_sent",  "after_claim_before_start",
-    "before_start",  "after_start",       "after_run_before_settle",
-    "before_settle", "after_settle_sent", "after_settle",
+    "before_claim",
+    "after_claim_sent",
+    "after_claim_before_start",
+    "before_start",
+    "command_started",
+    "after_start",
+    "command_exited",
+    "after_run_before_settle",
+    "before_settle",
+    "after_settle_sent",
+    "after_settle",
 };
 enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0] };
 
@@ -55,6 +64,36 @@ END_TEST
 START_TEST(dies_at_a_point_the_third_time)
 {
     die_and_restart(crash_points[_i], 3);
+}
+END_TEST
+
+static bool is_tested(const char *point)
+{
+    for (size_t i = 0; i < CRASH_POINTS; i++) {
+        if (strcmp(crash_points[i], point) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A crash point that nobody dies at proves nothing: each one that the sources have is above, or is
+ * tested with the spawner (unit/check_spawner_death.c). */
+START_TEST(every_crash_point_of_the_sources_is_tested)
+{
+    FILE *f = popen("grep -rhoE '^ +OB_CRASH_POINT\\(\"[a-z_]+\"\\);' " OB_TEST_SOURCE_DIR
+                    "/dispatcher | cut -d'\"' -f2 | sort -u",
+                    "r");
+    char point[100];
+    size_t found = 0;
+    ck_assert_ptr_nonnull(f);
+    while (fscanf(f, "%99s", point) == 1) {
+        if (strcmp(point, "spawner_child_started") == 0)
+            continue;
+        ck_assert_msg(is_tested(point), "no test dies at \"%s\"", point);
+        found++;
+    }
+    ck_assert_int_eq(pclose(f), 0);
+    ck_assert_uint_eq(found, CRASH_POINTS);
 }
 END_TEST
 
@@ -168,6 +207,40 @@ START_TEST(ended_backends_cost_nothing)
 }
 END_TEST
 
+static bool has_children(pid_t parent)
+{
+    char path[80];
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    FILE *f = fopen(path, "r");
+    ck_assert_ptr_nonnull(f);
+    bool has = fgetc(f) != EOF;
+    (void)fclose(f);
+    return has;
+}
+
+/* The daemon learns of its jobs' ends and that its session is gone (kill -9 of the backend) in the
+ * same moment, because it is stopped while both happen: its loop goes on, and the next session
+ * records the results. */
+START_TEST(jobs_that_end_as_the_backend_is_killed_are_recorded_by_the_next)
+{
+    START("--shell", recording("mail", wait_for_flag("go")));
+    enqueue_jobs("mail", 5);
+    ck_assert(wait_until(runs_count() == 5, E2E_WAIT_MS));
+    pid_t spawner = spawner_of(d.pid);
+    pid_t backend = (pid_t)testdb_long("SELECT backends[1] FROM outbox.dispatchers");
+    daemon_kill(&d, SIGSTOP);
+    flag_raise("go");
+    ck_assert(wait_until(!has_children(spawner), E2E_WAIT_MS));
+    ck_assert_int_eq(kill(backend, SIGKILL), 0);
+    ck_assert(wait_until(kill(backend, 0) != 0, E2E_WAIT_MS));
+    daemon_kill(&d, SIGCONT);
+    ck_assert(wait_until(daemon_log_count(&d, "event=ready") == 2, E2E_WAIT_MS));
+    expect_all_ran(1, 5);
+    daemon_stop(&d);
+    ck_assert_uint_eq(runs_count(), 5);
+}
+END_TEST
+
 /* A result that is recorded while the server is gone is recorded when it is back. */
 START_TEST(server_crash_in_the_middle_loses_nothing)
 {
@@ -239,10 +312,12 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_add_loop_test(tc, dies_at_a_point_the_first_time, 0, CRASH_POINTS);
     tcase_add_loop_test(tc, dies_at_a_point_the_third_time, 0, CRASH_POINTS);
+    tcase_add_test(tc, every_crash_point_of_the_sources_is_tested);
     tcase_add_test(tc, killed_daemon_leaves_no_process_and_restarts_at_once);
     tcase_add_test(tc, killed_spawner_is_replaced_and_its_jobs_run_again);
     tcase_add_test(tc, killed_child_is_retried);
     tcase_add_test(tc, ended_backends_cost_nothing);
+    tcase_add_test(tc, jobs_that_end_as_the_backend_is_killed_are_recorded_by_the_next);
     tcase_add_test(tc, server_crash_in_the_middle_loses_nothing);
     tcase_add_test(tc, server_restarts_under_load_lose_nothing);
     tcase_add_test(tc, starts_before_the_server);

@@ -161,8 +161,10 @@ START_TEST(two_daemons_share_ten_thousand_jobs)
     start_ready_as(&b, "b", "host2", recording("mail", handler));
     ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 0, 2 * E2E_WAIT_MS));
     ck_assert_uint_eq(count_lines(flag_path("twice")), 0);
-    ck_assert_uint_eq(runs_count(), 10000);
+    const char *dead = testdb_value("SELECT string_agg(DISTINCT reason, '; ') FROM outbox.dead");
+    ck_assert_msg(dead == NULL, "dead jobs: %s", dead);
     ck_assert_uint_eq(runs_distinct(), 10000);
+    ck_assert_uint_eq(runs_count(), 10000);
     daemon_stop(&a);
     daemon_stop(&b);
 }

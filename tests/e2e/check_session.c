@@ -29,8 +29,8 @@ static void gate_close(enum gate_place place)
     static const char *const events[] = {
         [AT_CLAIM] = "UPDATE ON outbox.job FOR EACH ROW WHEN (old.owner IS NULL)",
         [AT_SETTLE] = "DELETE ON outbox.job FOR EACH ROW",
-        [AT_ADOPT] = "UPDATE ON outbox.job FOR EACH ROW WHEN"
-                     " (old.owner IS NOT NULL AND new.owner IS NOT NULL)",
+        [AT_ADOPT] = ("UPDATE ON outbox.job FOR EACH ROW WHEN"
+                      " (old.owner IS NOT NULL AND new.owner IS NOT NULL)"),
         [AT_UNREGISTER] = "DELETE ON outbox.dispatcher FOR EACH ROW",
     };
     char sql[256];
@@ -222,7 +222,35 @@ START_TEST(jobs_run_on_when_their_adoption_is_cut_off)
 }
 END_TEST
 
-/* The same, but the adoption is committed and its answer is lost: whose the jobs are is not known,
+/* A session of the connection before was cut off in the middle of a turn and holds a job's row: it
+ * is ended before the job is adopted, not waited for. */
+START_TEST(session_cut_off_in_a_turn_does_not_hold_up_adoption)
+{
+    char sql[300];
+    START("--shell", recording("mail", wait_for_flag("go")));
+    enqueue_jobs("mail", 1);
+    ck_assert(wait_until(runs_count() == 1, E2E_WAIT_MS));
+    PGconn *cut_off = testdb_connect(); /* as the server sees it */
+    (void)snprintf(sql, sizeof sql, "SET application_name = 'outbox %s'",
+                   testdb_value("SELECT id FROM outbox.dispatcher"));
+    pg_exec_ok(cut_off, sql);
+    pg_exec_ok(cut_off, "BEGIN");
+    pg_exec_ok(cut_off, "SELECT FROM outbox.job FOR UPDATE");
+    (void)snprintf(sql, sizeof sql,
+                   "WITH ended AS (SELECT pg_terminate_backend(backends[1]) FROM outbox.dispatcher)"
+                   " UPDATE outbox.dispatcher SET backends = ARRAY[%d] FROM ended",
+                   PQbackendPID(cut_off));
+    testdb_exec(sql);
+    ck_assert(wait_until(daemon_log_count(&d, "event=ready") == 2, E2E_WAIT_MS));
+    flag_raise("go");
+    expect_all_ran(1, 1);
+    ck_assert_uint_eq(runs_count(), 1);
+    PQfinish(cut_off);
+    daemon_stop(&d);
+}
+END_TEST
+
+/* An adoption is committed and its answer is lost: whose the jobs are is not known,
  * so they are stopped before they are given back; never two at once. */
 START_TEST(jobs_never_run_twice_at_once_when_an_adoption_is_in_doubt)
 {
@@ -374,6 +402,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, nothing_starts_under_a_lease_that_is_not_renewed);
     tcase_add_test(tc, reload_keeps_the_lease_that_the_others_know);
     tcase_add_test(tc, jobs_run_on_when_their_adoption_is_cut_off);
+    tcase_add_test(tc, session_cut_off_in_a_turn_does_not_hold_up_adoption);
     tcase_add_test(tc, jobs_never_run_twice_at_once_when_an_adoption_is_in_doubt);
     tcase_add_test(tc, much_output_of_many_failures_is_recorded_in_pieces);
     tcase_add_test(tc, restart_does_not_wait_for_a_locked_job);

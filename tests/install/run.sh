@@ -46,5 +46,7 @@ program)
   "$prefix/bin/outbox" --version | grep -qF "$version"
   "$prefix/bin/outbox" check --config "$prefix/share/pgoutbox/outbox.yaml" >"$dir/log" 2>&1 ||
     { cat "$dir/log" >&2 && exit 1; }
+  grep -qxF "ExecStart=$prefix/bin/outbox run" "$prefix/lib/systemd/system/outbox.service" ||
+    { echo "the unit does not run the program that was installed" >&2 && exit 1; }
   ;;
 esac

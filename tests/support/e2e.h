@@ -21,8 +21,8 @@ bool flag_is_up(const char *name);
 /* Shell text that waits until the flag is up. */
 const char *wait_for_flag(const char *name);
 
-/* An executable in the test's folder, the same as a program: records the run, then does `body`. The
- * path lives as long as the test. */
+/* An executable in the test's folder, the same as a program: records the run, then does `body`.
+ * Static ring of 16. */
 const char *handler_script(const char *name, const char *body);
 /* outbox.yaml in the test's folder, written anew (printf); returns its path. */
 __attribute__((format(printf, 1, 2))) const char *e2e_config(const char *fmt, ...);

@@ -234,7 +234,7 @@ START_TEST(options_put_into_the_struct_follow_the_rules_of_the_file)
     config->name = ob_xstrdup("a/b");
     config->lock_dir = ob_xstrdup("here");
     config->lease_ms = 1000;
-    ck_assert_int_eq(config_finish(config, &errors), OB_ECONFIG);
+    ck_assert_int_eq(config_finish(config, &errors), OB_EUSAGE);
     ck_assert_str_eq(messages(), "command line: bad name 'a/b'; expected 1 to 64 letters, digits, "
                                  "'.', '_' and '-', beginning "
                                  "with a letter, a digit or '_'\n"

@@ -1,0 +1,161 @@
+/* lib.c - see lib.h. Times of processes are the kernel's: in ticks of 10 ms, so only differences
+ * over seconds mean something. */
+#define _GNU_SOURCE
+#include "lib.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+void bench_die(const char *what, const char *why)
+{
+    (void)fprintf(stderr, "%s: %s\n", what, why);
+    exit(1);
+}
+
+long bench_number(const char *text, long min, const char *name)
+{
+    char *end = NULL;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || n < min) {
+        (void)fprintf(stderr, "%s: a number from %ld on, not \"%s\"\n", name, min, text);
+        exit(64);
+    }
+    return n;
+}
+
+PGconn *bench_connect(const char *conninfo)
+{
+    PGconn *conn = PQconnectdb(conninfo);
+    if (PQstatus(conn) != CONNECTION_OK)
+        bench_die("connect", PQerrorMessage(conn));
+    return conn;
+}
+
+PGresult *bench_query(PGconn *conn, const char *sql, ExecStatusType expected)
+{
+    PGresult *res = PQexec(conn, sql);
+    if (PQresultStatus(res) != expected)
+        bench_die(sql, PQerrorMessage(conn));
+    return res;
+}
+
+void bench_exec(PGconn *conn, const char *sql)
+{
+    PQclear(bench_query(conn, sql, PGRES_COMMAND_OK));
+}
+
+void bench_sleep_us(uint64_t us)
+{
+    struct timespec ts = {.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000};
+    (void)nanosleep(&ts, NULL);
+}
+
+/* Ticks of one process and of the children it has waited for; *ret_parent is its parent. */
+static uint64_t process_ticks(const char *pid, pid_t *ret_parent)
+{
+    char path[300];
+    char text[1024] = "";
+    *ret_parent = 0;
+    (void)snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    (void)!fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    /* The name may hold anything, so fields are counted from the last parenthesis: state, the
+     * parent, 9 others, then user and system ticks, and the same of children. */
+    char *at = strrchr(text, ')');
+    if (at == NULL || strlen(at) < 4)
+        return 0;
+    at += 3;
+    uint64_t ticks = 0;
+    for (int field = 4; field <= 17; field++) {
+        char *end = NULL;
+        long long value = strtoll(at, &end, 10);
+        if (end == at)
+            return 0;
+        if (field == 4)
+            *ret_parent = (pid_t)value;
+        if (field >= 14)
+            ticks += (uint64_t)value;
+        at = end;
+    }
+    return ticks;
+}
+
+static uint64_t tree_cpu_us(pid_t pid)
+{
+    char name[16];
+    pid_t parent;
+    if (pid == 0)
+        return 0;
+    (void)snprintf(name, sizeof name, "%d", (int)pid);
+    uint64_t ticks = process_ticks(name, &parent);
+    DIR *proc = opendir("/proc");
+    if (proc == NULL)
+        bench_die("/proc", strerror(errno));
+    for (const struct dirent *e = readdir(proc); e != NULL; e = readdir(proc)) {
+        if (!isdigit((unsigned char)e->d_name[0]))
+            continue;
+        uint64_t child = process_ticks(e->d_name, &parent);
+        if (parent == pid)
+            ticks += child;
+    }
+    (void)closedir(proc);
+    return ticks * (1000000U / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+struct mark bench_mark(PGconn *conn, pid_t server, pid_t process)
+{
+    struct mark m = {.mono_us = clock_mono_us()};
+    PGresult *res =
+        bench_query(conn, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn", PGRES_TUPLES_OK);
+    m.wal_bytes = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    PQclear(res);
+    m.server_cpu_us = tree_cpu_us(server);
+    m.process_cpu_us = tree_cpu_us(process);
+    return m;
+}
+
+void bench_print_costs(const struct mark *begin, const struct mark *end, double count)
+{
+    (void)printf(" wal_bytes=%.0f server_us=%.1f process_us=%.1f",
+                 (double)(end->wal_bytes - begin->wal_bytes) / count,
+                 (double)(end->server_cpu_us - begin->server_cpu_us) / count,
+                 (double)(end->process_cpu_us - begin->process_cpu_us) / count);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const uint32_t *x = a;
+    const uint32_t *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+uint32_t bench_percentile(uint32_t *values, size_t count, double part)
+{
+    if (count == 0)
+        return 0;
+    qsort(values, count, sizeof *values, compare);
+    size_t at = (size_t)(part * (double)count);
+    return values[at < count ? at : count - 1];
+}
+
+size_t bench_request_len(const char *head, size_t got)
+{
+    const char *end = memmem(head, got, "\r\n\r\n", 4);
+    const char *length = memmem(head, got, "Content-Length: ", 16);
+    if (end == NULL || length == NULL)
+        return 0;
+    return (size_t)(end - head) + 4 + strtoul(length + 16, NULL, 10);
+}

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Sourced by bench/run: what is measured, the handlers' side and the idle daemon.
+# shellcheck disable=SC2154 # bench, dir, outbox, runs, server_pid, quick: bench/run's
+
+# --- exec ---
+
+xargs_true() { # JOBS AT_ONCE
+    local begin=$EPOCHREALTIME
+    seq "$1" | xargs -P "$2" -n 1 /bin/true
+    awk -v b="$begin" -v e="$EPOCHREALTIME" -v n="$1" 'BEGIN { printf "jobs_per_s=%.0f\n", n / (e - b) }'
+}
+export -f xargs_true
+
+row_exec() {
+    local jobs at_once=8
+    jobs=$(pick 3000 20000)
+    configure <<END
+concurrency: $at_once
+tasks: { bench: { exec: [/bin/true] } }
+END
+    for _ in $(each_run); do
+        measure exec posix_spawn - 60 "${bench}spawn" "$(pick 2 5)" "$at_once" bare
+        new_db bench_exec
+        fill bench_exec "$jobs"
+        use_daemon bench_exec
+        watch exec outbox - bench_exec "$jobs" "${run_command[@]}"
+        measure exec xargs - 120 bash -c "xargs_true $jobs $at_once"
+    done
+    drop_db bench_exec
+}
+
+# --- webhook ---
+
+nginx_port=
+start_nginx() {
+    nginx_port=$((20000 + RANDOM % 10000))
+    cat >"$dir/nginx.conf" <<END
+worker_processes 1;
+error_log stderr warn;
+pid $dir/nginx.pid;
+daemon off;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path $dir/nginx-body;
+    proxy_temp_path $dir/nginx-proxy;
+    fastcgi_temp_path $dir/nginx-fastcgi;
+    uwsgi_temp_path $dir/nginx-uwsgi;
+    scgi_temp_path $dir/nginx-scgi;
+    server { listen 127.0.0.1:$nginx_port; location / { return 204; } }
+}
+END
+    setpriv --pdeathsig TERM nginx -p "$dir" -c "$dir/nginx.conf" >>"$dir/programs.log" 2>&1 &
+    helper_pids+=($!)
+    # shellcheck disable=SC2317 # wait_for calls it
+    nginx_answers() { (: <"/dev/tcp/127.0.0.1/$nginx_port") 2>/dev/null; }
+    wait_for 10 "nginx answers" nginx_answers
+}
+
+wrk_line() { # SECONDS PORT
+    wrk -t 1 -c 50 -d "$1s" -s "$dir/post.lua" "http://127.0.0.1:$2/" |
+        awk '/^Requests\/sec:/ { printf "jobs_per_s=%.0f\n", $2 }'
+}
+export -f wrk_line
+
+row_webhook() {
+    local jobs body='{"order": 100000, "email": "ann@example.com"}'
+    if ! command -v nginx >/dev/null; then
+        skip "webhook: it wants nginx (Debian: nginx)"
+        return 0
+    fi
+    command -v wrk >/dev/null || skip "webhook: no wrk printed beside it (Debian: wrk)"
+    jobs=$(pick 10000 100000)
+    start_nginx
+    printf 'wrk.method = "POST"\nwrk.body = [[%s]]\nwrk.headers["Content-Type"] = "application/json"\n' \
+        "$body" >"$dir/post.lua"
+    configure <<END
+tasks: { bench: { webhook: "http://127.0.0.1:$nginx_port/", concurrency: 50 } }
+END
+    for _ in $(each_run); do
+        measure webhook libcurl - 60 "${bench}webhook" "$(pick 2 5)" 50 ${#body} "http://127.0.0.1:$nginx_port/"
+        new_db bench_webhook
+        fill bench_webhook "$jobs"
+        use_daemon bench_webhook
+        watch webhook outbox - bench_webhook "$jobs" "${run_command[@]}"
+        if command -v wrk >/dev/null; then
+            dir=$dir measure webhook wrk - 60 bash -c "wrk_line $(pick 2 5) $nginx_port"
+        fi
+    done
+    release_held
+    drop_db bench_webhook
+}
+
+# --- memory and idle cost ---
+
+row_memory() {
+    for _ in $(each_run); do
+        new_db bench_memory
+        value postgres "ALTER DATABASE bench_memory SET pg_stat_statements.track = 'top'" >/dev/null 2>&1 || true
+        configure <<END
+tasks: { bench: { exec: [/bin/sleep, "1000"], concurrency: 1 } }
+END
+        start_daemon bench_memory
+        sleep 2 # until it sleeps
+        measure memory idle - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
+            "$(pick 5 60)"
+        fill bench_memory "$(pick 200000 1000000)"
+        measure memory backlog - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
+            "$(pick 3 20)"
+        # QUIT: the job that sleeps is killed, not waited for.
+        kill -s QUIT "$daemon_pid"
+        wait "$daemon_pid" || true
+        daemon_pid=
+    done
+    drop_db bench_memory
+}

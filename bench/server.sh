@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Sourced by bench/run: the private PostgreSQL, databases in it, and dispatchers.
+# shellcheck disable=SC2154 # root, outbox: bench/run's
+
+dir=
+server_pid=
+daemon_pid=
+helper_pids=()
+
+end_process() { # PID SIGNAL
+    [[ -n $1 ]] && kill -0 "$1" 2>/dev/null || return 0
+    kill -s "$2" "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+cleanup() {
+    local status=$? pid
+    trap - EXIT
+    for pid in "${helper_pids[@]}" "$daemon_pid"; do
+        end_process "$pid" TERM
+    done
+    end_process "$server_pid" QUIT
+    [[ -z $dir ]] || rm -rf "$dir"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+    echo "bench/run: $*" >&2
+    [[ -z $dir ]] || tail -n 15 "$dir/server.log" "$dir/programs.log" >&2 2>/dev/null || true
+    exit 1
+}
+
+wait_for() { # SECONDS WHAT COMMAND...
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        [[ $SECONDS -lt $deadline ]] || fail "waited in vain until $what"
+        sleep 0.02
+    done
+}
+
+# The whole server's settings: a log that is flushed, room so that no checkpoint falls into a
+# measurement, and connections for 200 writers. All else is PostgreSQL's default.
+server_settings=(listen_addresses='' fsync=on synchronous_commit=on shared_buffers=512MB max_wal_size=8GB
+    checkpoint_timeout=1h max_connections=400 log_min_messages=warning timezone=UTC)
+
+start_server() {
+    local base=${TMPDIR:-/tmp} bindir=${OUTBOX_PG_BINDIR:-$(pg_config --bindir)} owner settings=() setting
+    case $(stat -f -c %T "$base") in
+    tmpfs | ramfs) fail "$base is in memory, where a flush costs nothing: set TMPDIR to a folder on a disk" ;;
+    esac
+    dir=$(mktemp -d "$base/outbox-bench.XXXXXX")
+    touch "$dir/server.log" "$dir/programs.log"
+    chmod 711 "$dir"
+    as_server=(setpriv --pdeathsig INT)
+    if [[ $(id -u) -eq 0 ]]; then
+        owner=postgres
+        id -u "$owner" >/dev/null 2>&1 || owner=nobody
+        chown "$owner" "$dir"
+        # The change of user takes the signal away: it is asked for after.
+        as_server=(setpriv --reuid="$owner" --regid="$(id -g "$owner")" --clear-groups setpriv --pdeathsig INT)
+    fi
+    if [[ -f $(pg_config --pkglibdir)/pg_stat_statements.so ]]; then
+        server_settings+=(shared_preload_libraries=pg_stat_statements pg_stat_statements.track=none)
+    fi
+    for setting in "${server_settings[@]}"; do
+        settings+=(-c "$setting")
+    done
+    (cd / && "${as_server[@]}" "$bindir/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C) \
+        >>"$dir/programs.log" 2>&1 || fail "initdb failed"
+    (cd / && exec "${as_server[@]}" "$bindir/postgres" -D "$dir/data" -k "$dir" "${settings[@]}") \
+        >"$dir/server.log" 2>&1 &
+    server_pid=$!
+    wait_for 30 "PostgreSQL answers" "$bindir/pg_isready" -q -h "$dir" -U postgres
+    # bash has become setpriv, and that the postmaster: one process.
+    [[ $(head -n 1 "$dir/data/postmaster.pid") -eq $server_pid ]] || fail "the server is not process $server_pid"
+    value postgres 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements' >/dev/null 2>&1 || true
+    value postgres 'CREATE DATABASE bench_template' >/dev/null
+    "$outbox" migrate --database "$(conninfo bench_template)" >>"$dir/programs.log" 2>&1 || fail "outbox migrate failed"
+    value bench_template 'CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        number bigint, customer text, amount numeric, placed_at timestamptz DEFAULT now())' >/dev/null
+}
+
+conninfo() { echo "host=$dir user=postgres dbname=$1"; }
+value() { # DATABASE SQL
+    psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$(conninfo "$1")" -c "$2" 2>>"$dir/programs.log"
+}
+
+# A database with the schema, and nothing in it.
+new_db() { # NAME
+    drop_db "$1"
+    value postgres "CREATE DATABASE $1 TEMPLATE bench_template" >/dev/null
+}
+drop_db() { value postgres "DROP DATABASE IF EXISTS $1 WITH (FORCE)"; }
+
+# COUNT ready jobs, in one transaction, tasks PREFIX1 to PREFIXn by turns (PREFIX alone for one task).
+fill() { # DATABASE COUNT [TASKS]
+    local task="'bench'"
+    [[ ${3:-1} -eq 1 ]] || task="'bench' || (g % $3 + 1)"
+    value "$1" "INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
+        SELECT $task, 'json', convert_to('{\"order\": ' || g || ', \"email\": \"ann@example.com\"}', 'UTF8'),
+               clock_timestamp(), pg_current_xact_id()
+        FROM generate_series(1, $2) AS g"
+}
+settle_disk() { value postgres CHECKPOINT; }
+
+# --- dispatchers ---
+
+# The configuration is what is on standard input.
+configure() { cat >"$dir/outbox.yaml"; }
+run_command=() # set by use_daemon: the command that runs the dispatcher
+use_daemon() { # DATABASE
+    run_command=("$outbox" run --config "$dir/outbox.yaml" --database "$(conninfo "$1")" --name bench
+        --lock-dir "$dir/lock" --log-level warn)
+}
+
+daemon_listens() { [[ $(value "$1" 'SELECT count(*) FROM outbox.dispatchers WHERE live') -gt 0 ]]; }
+start_daemon() { # DATABASE
+    use_daemon "$1"
+    setpriv --pdeathsig TERM "${run_command[@]}" 2>>"$dir/programs.log" &
+    daemon_pid=$!
+    wait_for 30 "the dispatcher is registered" daemon_listens "$1"
+}
+stop_daemon() {
+    end_process "$daemon_pid" TERM
+    daemon_pid=
+}
+
+# Keeps COUNT transactions open; ended by release_held.
+hold() { # DATABASE COUNT SQL
+    : >"$dir/held"
+    setpriv --pdeathsig TERM "$root/build/release/bench/bench_hold" "$(conninfo "$1")" "$2" "$3" \
+        >"$dir/held" 2>>"$dir/programs.log" &
+    helper_pids+=($!)
+    wait_for 60 "$2 transactions are open" grep -q held "$dir/held"
+}
+release_held() {
+    local pid
+    for pid in "${helper_pids[@]}"; do
+        end_process "$pid" TERM
+    done
+    helper_pids=()
+}
