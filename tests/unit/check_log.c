@@ -238,6 +238,24 @@ START_TEST(level_and_format_names_are_parsed)
 }
 END_TEST
 
+/* The events that the sources name, and the page that lists them. */
+START_TEST(every_event_is_in_the_documentation)
+{
+    FILE *f = popen("cd " OB_TEST_SOURCE_DIR " && grep -rhzoE 'log_(error|warn|info|debug)"
+                    "\\([[:space:]]*\"[a-z_]+\"' dispatcher | tr '\\0' '\\n' | grep -oE "
+                    "'\"[a-z_]+\"' | tr -d '\"' | sort -u | while read -r event; do "
+                    "grep -q \"^|.*\\`$event\\`\" docs/logging.md && echo ok || echo $event; done",
+                    "r");
+    char event[100];
+    int found = 0;
+    ck_assert_ptr_nonnull(f);
+    for (; fscanf(f, "%99s", event) == 1; found++)
+        ck_assert_msg(strcmp(event, "ok") == 0, "docs/logging.md has no event %s", event);
+    ck_assert_int_eq(pclose(f), 0);
+    ck_assert_int_ge(found, 30);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("log");
@@ -257,6 +275,7 @@ Suite *test_suite(void)
     tcase_add_test(rest, repeated_keys_are_suppressed_and_counted);
     tcase_add_test(rest, suppression_table_is_bounded);
     tcase_add_test(rest, level_and_format_names_are_parsed);
+    tcase_add_test(rest, every_event_is_in_the_documentation);
     suite_add_tcase(suite, rest);
     return suite;
 }
