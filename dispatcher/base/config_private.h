@@ -21,6 +21,7 @@
 enum {
     CONFIG_FILE_MAX = 1024 * 1024,
     CONFIG_COPIED_MAX = 8 * 1024 * 1024, /* aliases can repeat a long value without end */
+    CONFIG_DEPTH_MAX = 32,               /* lists and maps within each other */
     CONFIG_ERRORS_MAX = 50,
     CONFIG_TASKS_MAX = 4096,
     CONFIG_LIST_MAX = 1000

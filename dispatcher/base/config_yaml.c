@@ -189,12 +189,52 @@ static void refuse_second_document(struct loader *l, yaml_parser_t *parser, cons
     yaml_document_delete(&doc);
 }
 
+/* *ret_line: where lists and maps are nested deeper than any configuration is; 0: nowhere.
+ * libyaml's time grows with the square of the depth: a file of nothing but brackets would take
+ * minutes, and a daemon that is told to reload would lose its lease. What is no YAML is left to the
+ * loader. 0 or OB_ENOMEM. */
+static int find_too_deep(const char *text, size_t len, size_t *ret_line)
+{
+    yaml_parser_t parser;
+    size_t depth = 0;
+    size_t line = 0;
+    bool more = true;
+    if (!yaml_parser_initialize(&parser))
+        return OB_ENOMEM;
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
+    while (more && line == 0) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(&parser, &event))
+            break;
+        if (event.type == YAML_SEQUENCE_START_EVENT || event.type == YAML_MAPPING_START_EVENT)
+            depth++;
+        else if (event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT)
+            depth--;
+        if (depth > CONFIG_DEPTH_MAX)
+            line = event.start_mark.line + 1;
+        more = event.type != YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+    }
+    int err = parser.error == YAML_MEMORY_ERROR ? OB_ENOMEM : 0;
+    yaml_parser_delete(&parser);
+    *ret_line = line;
+    return err;
+}
+
 int config_load_document(struct config *c, const char *name, const char *text, size_t len,
                          bool tasks_only, struct buf *reterr)
 {
     struct loader l = {.config = c, .file = name, .err = reterr, .tasks_only = tasks_only};
     yaml_parser_t parser;
     yaml_document_t doc;
+    size_t too_deep = 0;
+    int err = find_too_deep(text, len, &too_deep);
+    if (err != 0)
+        return err;
+    if (too_deep > 0) {
+        loader_error(&l, too_deep, NULL, "lists and maps nested deeper than %d", CONFIG_DEPTH_MAX);
+        return OB_ECONFIG;
+    }
     if (!yaml_parser_initialize(&parser))
         return OB_ENOMEM;
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "cmd/jout.h"
 #include "cmd/print.h"
-#include "base/backoff.h"
 
 /* "4s to 6s", or one of them when they look the same. */
 static void span_text(const struct task_config *task, unsigned attempt, uint64_t at_least_ms,

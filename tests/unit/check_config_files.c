@@ -149,6 +149,23 @@ START_TEST(a_huge_file_is_refused)
 }
 END_TEST
 
+/* Neither libyaml's time nor its stack: the time limit of the test is the judge. */
+START_TEST(a_file_of_nothing_but_brackets_is_refused_at_once)
+{
+    static const char *const openings[] = {"[", "- ", "{a: "};
+    enum { SIZE = 1000 * 1000 };
+    size_t n = strlen(openings[_i]);
+    char *text = ob_xcalloc(SIZE + 1, 1);
+    for (size_t at = 0; at + n <= SIZE; at += n)
+        memcpy(text + at, openings[_i], n);
+    write_file("outbox.yaml", text, 0644);
+    ob_free(text);
+    ck_assert_int_eq(config_load(config, path, &errors), OB_ECONFIG);
+    ck_assert_str_eq(messages_without_dir(),
+                     "outbox.yaml:1: lists and maps nested deeper than 32\n");
+}
+END_TEST
+
 /* --- the command line --- */
 
 static const struct {
@@ -317,6 +334,7 @@ Suite *test_suite(void)
     tcase_add_test(files, a_missing_file_is_an_error);
     tcase_add_test(files, a_folder_is_not_a_file);
     tcase_add_test(files, a_huge_file_is_refused);
+    tcase_add_loop_test(files, a_file_of_nothing_but_brackets_is_refused_at_once, 0, 3);
     suite_add_tcase(suite, files);
     TCase *line = tcase_create("command line");
     tcase_add_checked_fixture(line, setup, teardown);
