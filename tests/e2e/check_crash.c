@@ -3,7 +3,6 @@
  * The oracle after each fault: every job ran at least once, nothing is live, owned or dead, and no
  * job was run by two at once. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,29 +107,6 @@ static pid_t spawner_of(pid_t parent)
     ck_assert_int_eq(fscanf(f, "%ld", &child), 1);
     (void)fclose(f);
     return (pid_t)child;
-}
-
-/* Processes whose command line begins with the text. */
-static size_t processes_with(const char *text)
-{
-    DIR *proc = opendir("/proc");
-    size_t n = 0;
-    ck_assert_ptr_nonnull(proc);
-    for (struct dirent *e = readdir(proc); e != NULL; e = readdir(proc)) {
-        char path[300];
-        char line[4096] = "";
-        (void)snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
-        FILE *f = fopen(path, "r");
-        if (f == NULL)
-            continue;
-        size_t len = fread(line, 1, sizeof line - 1, f);
-        (void)fclose(f);
-        for (size_t i = 0; i < len; i++)
-            line[i] = line[i] == '\0' ? ' ' : line[i];
-        n += strncmp(line, text, strlen(text)) == 0;
-    }
-    (void)closedir(proc);
-    return n;
 }
 
 /* Jobs under way die with a killed daemon, also those that left its session, and run again at once

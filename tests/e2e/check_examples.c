@@ -350,7 +350,7 @@ static const char script_tail[] =
     "wait\n"
     "id=$(psql -XAt -c 'SELECT system_identifier FROM pg_control_system()' shop)\n"
     "rm -f /run/outbox/*@$id-*.lock \"${XDG_RUNTIME_DIR:-/nowhere}\"/outbox/*@$id-*.lock "
-    "/tmp/outbox-\"$(id -u)\"/*@$id-*.lock\n"
+    "/tmp/outbox-\"$(id -u)\"/*@$id-*.lock 2> /dev/null || :\n" /* another user's folder */
     "echo done\n";
 
 /* Returns how many blocks were marked. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "ck_main.h"
 #include "daemon.h"
@@ -59,9 +60,11 @@ END_TEST
  * lease ends, the job runs elsewhere once, and when it thaws its late result is refused. */
 START_TEST(frozen_dispatcher_loses_its_claims_and_its_children)
 {
+    char child[40];
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { sleep 600; touch %s; }",
-                   flag_path("second"), flag_path("late"));
+    (void)snprintf(child, sizeof child, "sleep 600.%d", (int)getpid()); /* no other run's */
+    (void)snprintf(handler, sizeof handler, "[ -e %s ] || { %s; touch %s; }", flag_path("second"),
+                   child, flag_path("late"));
     start_ready_as(&a, "a", "host1", recording("mail", handler));
     long id = enqueue_one("mail", "{}");
     ck_assert(wait_until(runs_count() == 1, E2E_WAIT_MS));
@@ -70,6 +73,7 @@ START_TEST(frozen_dispatcher_loses_its_claims_and_its_children)
     daemon_kill(&a, SIGSTOP);
     wait_until_all_done();
     ck_assert_uint_eq(runs_of(id), 2);
+    ck_assert_uint_eq(processes_with(child), 0); /* its spawner saw to that, before */
     daemon_kill(&a, SIGCONT);
     ck_assert(
         wait_until(daemon_logged(&a, "event=lost_claim") || daemon_logged(&a, "event=spawner_died"),
@@ -81,6 +85,28 @@ START_TEST(frozen_dispatcher_loses_its_claims_and_its_children)
     ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dead"), 0);
     daemon_stop(&a);
     daemon_stop(&b);
+    ck_assert_uint_eq(runs_of(id), 2);
+}
+END_TEST
+
+/* Without contact, what runs is told to end while the lease still holds; when contact comes back in
+ * time, nobody took the job over, and it runs again. */
+START_TEST(job_is_told_to_end_before_the_lease_does)
+{
+    char handler[900];
+    (void)snprintf(handler, sizeof handler,
+                   "[ -e %s ] && exit 0; trap 'touch %s; exit 75' TERM; sleep 600 & wait",
+                   flag_path("second"), flag_path("told"));
+    start_ready_as(&a, "a", "host1", recording("mail", handler));
+    long id = enqueue_one("mail", "{}");
+    ck_assert(wait_until(runs_of(id) == 1, E2E_WAIT_MS));
+    pgcluster_crash();
+    ck_assert(wait_until(flag_is_up("told"), E2E_WAIT_MS));
+    ck_assert(daemon_logged(&a, "event=lease_ending"));
+    flag_raise("second");
+    pgcluster_start_again();
+    expect_all_ran(id, id);
+    daemon_stop(&a);
     ck_assert_uint_eq(runs_of(id), 2);
 }
 END_TEST
@@ -201,6 +227,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_add_test(tc, jobs_of_a_dead_dispatcher_are_taken_over_elsewhere);
     tcase_add_test(tc, frozen_dispatcher_loses_its_claims_and_its_children);
+    tcase_add_test(tc, job_is_told_to_end_before_the_lease_does);
     tcase_add_test(tc, name_is_exclusive_on_one_host);
     tcase_add_test(tc, name_is_exclusive_across_hosts);
     tcase_add_test(tc, name_of_the_dead_is_taken_after_the_lease);

@@ -25,7 +25,7 @@ void remove_tree(const char *path);
 /* A loopback listener on a port of its own. */
 int listen_loopback(int *ret_port);
 
-/* /tmp/obt<pid>: files of this run of the binary, a folder a test below it. Removed by
+/* /tmp/obt<user>.<pid>: files of this run of the binary, a folder a test below it. Removed by
  * scratch_remove(), which main calls, unless OUTBOX_TEST_KEEP=1. */
 void scratch_init(void);
 void scratch_remove(void);

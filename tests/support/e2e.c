@@ -3,6 +3,7 @@
 #include "e2e.h"
 
 #include <check.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -215,4 +216,26 @@ void expect_all_ran(long first, long last)
             ck_abort_msg("job %ld never ran", id);
     }
     ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dead"), 0);
+}
+
+size_t processes_with(const char *text)
+{
+    DIR *proc = opendir("/proc");
+    size_t n = 0;
+    ck_assert_ptr_nonnull(proc);
+    for (struct dirent *e = readdir(proc); e != NULL; e = readdir(proc)) {
+        char path[300];
+        char line[4096] = "";
+        (void)snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
+        FILE *f = fopen(path, "r");
+        if (f == NULL)
+            continue;
+        size_t len = fread(line, 1, sizeof line - 1, f);
+        (void)fclose(f);
+        for (size_t i = 0; i < len; i++)
+            line[i] = line[i] == '\0' ? ' ' : line[i];
+        n += strncmp(line, text, strlen(text)) == 0;
+    }
+    (void)closedir(proc);
+    return n;
 }

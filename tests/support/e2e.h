@@ -29,6 +29,9 @@ __attribute__((format(printf, 1, 2))) const char *e2e_config(const char *fmt, ..
 /* The file's contents with its last line end cut off, "" if it is not there; static ring. */
 const char *flag_text(const char *name);
 
+/* How many processes of this machine have a command line that begins with the text. */
+size_t processes_with(const char *text);
+
 /* Enqueues n jobs of the task in one transaction; payload {"n": 1...n}. */
 void enqueue_jobs(const char *task, long n);
 long enqueue_one(const char *task, const char *payload); /* its id */

@@ -1,4 +1,4 @@
-/* Temporary files of the tests: /tmp/obt<runner>/<test>/, see child.h and daemon.h. */
+/* Temporary files of the tests: /tmp/obt<user>.<runner>/<test>/, see child.h and daemon.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +18,8 @@ static char root[64];
 
 void scratch_init(void)
 {
-    (void)snprintf(root, sizeof root, "/tmp/obt%d", (int)getpid());
-    remove_tree(root); /* of a dead process that had our number */
+    (void)snprintf(root, sizeof root, "/tmp/obt%d.%d", (int)getuid(), (int)getpid());
+    remove_tree(root); /* ours, of a dead process that had our number */
 }
 
 void scratch_remove(void)
