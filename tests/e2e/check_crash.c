@@ -113,15 +113,17 @@ static pid_t spawner_of(pid_t parent)
  * when it starts again: seconds, not the lease (promise 5). */
 START_TEST(killed_daemon_leaves_no_process_and_restarts_at_once)
 {
+    char child[40];
     char handler[600];
-    (void)snprintf(handler, sizeof handler,
-                   "[ -e %s ] && exit 0; setsid sleep 600.25 & sleep 600.25", flag_path("second"));
+    (void)snprintf(child, sizeof child, "sleep 601.%d", (int)getpid()); /* no other run's */
+    (void)snprintf(handler, sizeof handler, "[ -e %s ] && exit 0; setsid %s & %s",
+                   flag_path("second"), child, child);
     START("--lease", "1h", "--shell", recording("mail", handler));
     enqueue_jobs("mail", 3);
-    ck_assert(wait_until(runs_count() == 3, E2E_WAIT_MS));
+    ck_assert(wait_until(processes_with(child) == 6, E2E_WAIT_MS));
     daemon_kill(&d, SIGKILL);
     ck_assert_int_eq(daemon_wait(&d, E2E_WAIT_MS), 128 + SIGKILL);
-    ck_assert(wait_until(processes_with("sleep 600.25") == 0, E2E_WAIT_MS));
+    ck_assert(wait_until(processes_with(child) == 0, E2E_WAIT_MS));
     flag_raise("second");
     START("--lease", "1h", "--shell", recording("mail", handler));
     expect_all_ran(1, 3);
@@ -132,15 +134,17 @@ END_TEST
 
 START_TEST(killed_spawner_is_replaced_and_its_jobs_run_again)
 {
+    char child[40];
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] || sleep 600.5", flag_path("second"));
+    (void)snprintf(child, sizeof child, "sleep 602.%d", (int)getpid());
+    (void)snprintf(handler, sizeof handler, "[ -e %s ] || %s", flag_path("second"), child);
     START("--shell", recording("mail", handler));
     enqueue_jobs("mail", 3);
-    ck_assert(wait_until(runs_count() == 3, E2E_WAIT_MS));
+    ck_assert(wait_until(processes_with(child) == 3, E2E_WAIT_MS));
     flag_raise("second");
     ck_assert_int_eq(kill(spawner_of(d.pid), SIGKILL), 0);
     daemon_expect_log(&d, "event=spawner_died", E2E_WAIT_MS);
-    ck_assert(wait_until(processes_with("sleep 600.5") == 0, E2E_WAIT_MS));
+    ck_assert(wait_until(processes_with(child) == 0, E2E_WAIT_MS));
     testdb_exec("SELECT outbox.retry(id) FROM outbox.jobs WHERE state = 'scheduled'");
     expect_all_ran(1, 3);
     daemon_stop(&d);
