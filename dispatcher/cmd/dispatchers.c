@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/jout.h"
+#include "cmd/listing.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
 #include "db/admin.h"
@@ -64,23 +65,13 @@ static void print_table(const struct admin_rows *rows)
 
 static int run(const struct cmd_args *args)
 {
-    struct admin *admin = NULL;
-    struct admin_rows *rows = NULL;
-    struct admin_error error;
-    int code = cmd_connect_schema(args, &admin);
-    if (code != 0)
-        return code;
-    if (admin_dispatchers(admin, &rows, &error) != 0)
-        code = cmd_db_failed(args, admin, &error);
-    else if (cmd_has(args, "json"))
-        print_json(rows);
-    else if (admin_count(rows) > 0)
-        print_table(rows);
-    else
-        (void)fprintf(stderr, "no dispatcher runs\n");
-    admin_rows_free(rows);
-    admin_close(admin);
-    return code;
+    static const struct cmd_listing listing = {
+        .ask = admin_dispatchers,
+        .print_json = print_json,
+        .print_table = print_table,
+        .none = "no dispatcher runs",
+    };
+    return cmd_list(args, &listing);
 }
 
 const struct command cmd_dispatchers_command = {
