@@ -148,7 +148,7 @@ static void drop_results(struct dispatcher *d)
 static void close_everything(struct dispatcher *d)
 {
     d->phase = PHASE_CLOSING;
-    turn_stop_timers(d);
+    turn_unready(d);
     close_handle(d, (uv_handle_t *)&d->turn_timer);
     close_handle(d, (uv_handle_t *)&d->poll_timer);
     close_handle(d, (uv_handle_t *)&d->due_timer);
@@ -180,11 +180,6 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
         runner_stop_all(d, STOP_KILL);
     runner_release_fetching(d);
     dispatcher_idle(d);
-}
-
-static bool is_anything_running(const struct dispatcher *d)
-{
-    return d->lanes.process_running > 0 || d->executions_count > 0;
 }
 
 static bool all_finished(const struct dispatcher *d)
@@ -252,7 +247,7 @@ bool dispatcher_may_start(const struct dispatcher *d)
 
 void dispatcher_idle(struct dispatcher *d)
 {
-    if (d->phase == PHASE_CLOSING || d->turn_pending > 0 || is_anything_running(d))
+    if (d->phase == PHASE_CLOSING || d->turn_pending > 0 || d->executions_count > 0)
         return;
     if (d->phase != PHASE_RUNNING) {
         close_everything(d);

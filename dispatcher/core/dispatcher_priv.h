@@ -75,7 +75,6 @@ void turn_ready(struct dispatcher *d);    /* the session is ready: look, and loo
 void turn_reloaded(struct dispatcher *d); /* another configuration is in force */
 void turn_unready(
     struct dispatcher *d); /* the session is not: what was under way is answered already */
-void turn_stop_timers(struct dispatcher *d);
 
 /* runner.c */
 /* Starts what a claim brought; its tasks are d->wants_config's, its lanes are known. */

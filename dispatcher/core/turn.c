@@ -397,8 +397,3 @@ void turn_unready(struct dispatcher *d)
     (void)uv_timer_stop(&d->turn_timer);
     d->due_at_ms = UINT64_MAX;
 }
-
-void turn_stop_timers(struct dispatcher *d)
-{
-    turn_unready(d);
-}
