@@ -166,10 +166,13 @@ static inline const char *fd_text(int fd)
     return text;
 }
 
+/* O_APPEND: the kernel does not serialize the offset that writers of one memfd share, so two
+ * children that write at once would overwrite each other. */
 static inline int scratch_file(void)
 {
     int fd = memfd_create("scratch", MFD_CLOEXEC);
     ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fcntl(fd, F_SETFL, O_APPEND), 0);
     return fd;
 }
 
