@@ -273,9 +273,11 @@ static int check_json(const char *text, size_t len, char reterr[JOBLINE_ERROR_SI
     char why[PAYLOAD_ERROR_SIZE];
     size_t at = 0;
     if (payload_check_jsonb(text, len, why) != 0) {
-        bool is_first = strncmp(why, line, sizeof line - 1) == 0;
-        (void)snprintf(reterr, JOBLINE_ERROR_SIZE, "not valid JSON: %s",
-                       why + (is_first ? sizeof line - 1 : 0));
+        size_t skip = strncmp(why, line, sizeof line - 1) == 0 ? sizeof line - 1 : 0;
+        char ignored[PAYLOAD_ERROR_SIZE];
+        bool is_json = payload_check_json(text, len, ignored) == 0;
+        (void)snprintf(reterr, JOBLINE_ERROR_SIZE, "%s: %s",
+                       is_json ? "cannot be stored" : "not valid JSON", why + skip);
         return OB_ESYNTAX;
     }
     while (text[at] == ' ' || text[at] == '\t' || text[at] == '\r')

@@ -8,7 +8,7 @@
 #include "cmd/progress.h"
 #include "db/admin_bulk.h"
 
-/* Measured: 500 to 5,000 jobs a call make no difference. */
+/* Measured: with 200 or with 5,000 jobs a chunk a load takes a tenth longer. */
 enum { CHUNK_JOBS = 1000, CHUNK_BYTES = 1024 * 1024 };
 /* One at the server, one on its way to it, one being filled. */
 enum { IN_FLIGHT_MAX = 2, CHUNKS = IN_FLIGHT_MAX + 1 };
