@@ -21,7 +21,14 @@ int load_bad_line(struct load *l, uint64_t line, const char *message, const char
     return OB_EXIT_FAILED;
 }
 
-/* Whether the server takes the elements [from, to) of the chunk as jsonb. */
+/* The classes of errors that data cause: "data exception", "program limit exceeded". */
+static bool is_about_data(const struct admin_error *error)
+{
+    return error->err == OB_EDB &&
+           (strncmp(error->sqlstate, "22", 2) == 0 || strncmp(error->sqlstate, "54", 2) == 0);
+}
+
+/* Whether the server takes the elements [from, to) of the chunk as jsonb, for all that it says. */
 static bool is_taken(struct load *l, const struct chunk *c, size_t from, size_t to,
                      struct admin_error *reterr)
 {
@@ -31,7 +38,8 @@ static bool is_taken(struct load *l, const struct chunk *c, size_t from, size_t 
     buf_putc(&part, '[');
     buf_append(&part, c->text.data + c->starts[from], end - c->starts[from]);
     buf_putc(&part, ']');
-    bool taken = part.err != 0 || admin_check_jsonb(l->admin, part.data, reterr) == 0;
+    bool taken = part.err != 0 || admin_check_jsonb(l->admin, part.data, reterr) == 0 ||
+                 !is_about_data(reterr);
     buf_deinit(&part);
     return taken;
 }
@@ -53,13 +61,6 @@ static int64_t find_refused(struct load *l, const struct chunk *c, struct admin_
     return is_taken(l, c, from, to, reterr) ? -1 : (int64_t)from;
 }
 
-/* The classes of errors that data cause: "data exception", "program limit exceeded". */
-static bool is_about_data(const struct admin_error *error)
-{
-    return error->err == OB_EDB &&
-           (strncmp(error->sqlstate, "22", 2) == 0 || strncmp(error->sqlstate, "54", 2) == 0);
-}
-
 int load_refused(struct load *l, const struct chunk *c, int64_t element,
                  const struct admin_error *error)
 {
@@ -67,6 +68,8 @@ int load_refused(struct load *l, const struct chunk *c, int64_t element,
     progress_end(&l->progress);
     if (element < 0 && is_about_data(error))
         element = find_refused(l, c, &found);
+    if (load_stop_signal() != 0)
+        return 128 + load_stop_signal();
     if (element >= 0 && (uint64_t)element < c->count)
         return load_bad_line(l, c->lines[element], found.message, found.hint);
     int code = cmd_db_failed(l->args, l->admin, error);
