@@ -17,6 +17,8 @@
 #include <libpq-fe.h>
 
 enum {
+    MEDDLERS = 6,
+    IDLE_MEDDLER = 3, /* the one that does not rest */
     TOKENS_MAX = 1 << 20,
     RUNS_MAX = 1 << 21,
     HOLDS_MAX = 1 << 18,
@@ -105,19 +107,26 @@ struct stress {
     int64_t begun_ns;
     int profile; /* 0 busy, 1 mixed, 2 sparse */
     char conninfo[256];
-    _Atomic bool is_stopping;
+    _Atomic bool is_quiet;    /* finish what you are at, and rest */
+    _Atomic bool is_stopping; /* said when all rest */
+    _Atomic bool is_resting[PRODUCERS_MAX + MEDDLERS];
     _Atomic int64_t next_token;
     _Atomic size_t runs_count;
     _Atomic size_t holds_count;
     _Atomic int backends[PRODUCERS_MAX]; /* process ids of the producers' sessions */
     _Atomic long transactions[ENDS];
     _Atomic long cancels, retries, locks, deaths, sabotages, refusals;
+    bool is_stuck; /* jobs were left in a quiet, and the run broken off */
     _Atomic bool has_failed;
     char failure[1024]; /* of a process that saw what must not be */
     struct token tokens[TOKENS_MAX];
     struct run runs[RUNS_MAX];
     struct hold holds[HOLDS_MAX];
 };
+
+/* A row's token in SQL, 0 if its payload is msgpack. */
+#define STRESS_TOKEN_SQL                                                                           \
+    "coalesce(substring(encode(payload, 'escape') from '\"token\": ?([0-9]+)'), '0')"
 
 /* A process of the run: its own session and its own random numbers. */
 struct actor {
@@ -131,7 +140,9 @@ struct actor {
 
 /* stress_actor.c */
 int64_t stress_now_ns(void);
-void stress_pause(const struct stress *s, unsigned ms); /* cut short when the run stops */
+void stress_hold(unsigned ms);                          /* with something open */
+void stress_think(const struct stress *s, unsigned ms); /* with nothing open: cut short by a rest */
+void stress_rest(struct stress *s, int number);         /* returns when the quiet is over */
 uint64_t stress_random(uint64_t *state);
 unsigned actor_below(struct actor *a, unsigned n); /* 0 to n - 1 */
 bool actor_chance(struct actor *a, unsigned percent);
@@ -161,7 +172,6 @@ void stress_hold_end(struct stress *s, size_t hold);
 void stress_produce(struct stress *s, int number, uint64_t seed);
 
 /* stress_meddler.c: who gets into the dispatchers' way, each in a process of its own. */
-enum { MEDDLERS = 6 };
 void stress_meddle(struct stress *s, int number, uint64_t seed);
 
 /* stress_receiver.c: an HTTP server that refuses a part of the jobs at first. Never returns. */

@@ -33,15 +33,26 @@ int64_t stress_now_ns(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-void stress_pause(const struct stress *s, unsigned ms)
+void stress_hold(unsigned ms)
 {
-    enum { STEP_MS = 20 };
-    while (ms > 0 && !atomic_load(&s->is_stopping)) {
-        unsigned step = ms < STEP_MS ? ms : STEP_MS;
-        const struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)step * 1000000};
-        (void)nanosleep(&ts, NULL);
-        ms -= step;
+    const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&ts, NULL);
+}
+
+void stress_think(const struct stress *s, unsigned ms)
+{
+    enum { STEP_MS = 5 };
+    for (; ms > 0 && !atomic_load(&s->is_quiet); ms -= ms < STEP_MS ? ms : STEP_MS)
+        stress_hold(ms < STEP_MS ? ms : STEP_MS);
+}
+
+void stress_rest(struct stress *s, int number)
+{
+    while (atomic_load(&s->is_quiet) && !atomic_load(&s->is_stopping)) {
+        atomic_store(&s->is_resting[number], true);
+        stress_hold(1);
     }
+    atomic_store(&s->is_resting[number], false);
 }
 
 /* splitmix64 */

@@ -8,9 +8,6 @@
 #include "stress.h"
 
 enum { ROWS_MAX = 8 };
-#define TOKEN_OF_PAYLOAD                                                                           \
-    "coalesce(substring(encode(payload, 'escape') from '\"token\": ?([0-9]+)'), '0')"
-
 struct rows {
     int count;
     int64_t ids[ROWS_MAX];
@@ -60,7 +57,7 @@ static void lock_rows(struct actor *a)
     /* The rows are locked somewhat before we know which: that much is counted as lateness. */
     PGresult *res =
         actor_query(a,
-                    "BEGIN; SELECT id, " TOKEN_OF_PAYLOAD
+                    "BEGIN; SELECT id, " STRESS_TOKEN_SQL
                     " FROM outbox.job WHERE %s ORDER BY id DESC LIMIT %u FOR %s SKIP LOCKED",
                     which[actor_below(a, 5)], 1 + actor_below(a, 4), strength[actor_below(a, 3)]);
     hold_rows(a, &rows, res);
@@ -71,11 +68,11 @@ static void lock_rows(struct actor *a)
         if (actor_chance(a, 40))
             (void)actor_exec(a, NULL, "UPDATE outbox.job SET %s WHERE id IN (%s)",
                              updates[actor_below(a, 4)], ids);
-        stress_pause(a->s, actor_chance(a, 15) ? actor_below(a, 800) : actor_below(a, 60));
+        stress_hold(actor_chance(a, 15) ? actor_below(a, 800) : actor_below(a, 60));
     }
     actor_recover(a);
     let_rows_go(a, &rows);
-    stress_pause(a->s, 1 + actor_below(a, rows.count > 0 ? 30 : 4));
+    stress_think(a->s, 1 + actor_below(a, rows.count > 0 ? 30 : 4));
 }
 
 /* Cancels, or retries by hand, in a transaction that commits or rolls back. */
@@ -87,7 +84,7 @@ static void mend_rows(struct actor *a)
     int64_t answered_ns[ROWS_MAX] = {0};
     struct rows rows;
     PGresult *res = actor_query(
-        a, "SELECT id, " TOKEN_OF_PAYLOAD " FROM %s ORDER BY id DESC LIMIT %u",
+        a, "SELECT id, " STRESS_TOKEN_SQL " FROM %s ORDER BY id DESC LIMIT %u",
         actor_chance(a, cancels ? 10 : 60) ? "outbox.dead" : "outbox.job WHERE owner IS NULL",
         1 + actor_below(a, 3));
     hold_rows(a, &rows, res);
@@ -105,7 +102,7 @@ static void mend_rows(struct actor *a)
         PQclear(res);
     }
     if (ok && actor_chance(a, 40))
-        stress_pause(a->s, actor_below(a, 120));
+        stress_hold(actor_below(a, 120));
     if (ok && commits && actor_exec(a, NULL, "COMMIT")) {
         atomic_fetch_add(cancels ? &a->s->cancels : &a->s->retries, 1);
         for (int i = 0; cancels && i < rows.count; i++) {
@@ -115,10 +112,11 @@ static void mend_rows(struct actor *a)
     }
     actor_recover(a);
     let_rows_go(a, &rows);
-    stress_pause(a->s, 5 + actor_below(a, 60));
+    stress_think(a->s, 5 + actor_below(a, 60));
 }
 
-/* Transactions that have an xid, and nothing to do with jobs. */
+/* Transactions that have an xid, and nothing to do with jobs. In a quiet, too: nobody may wait for
+ * them. */
 static void idle_elsewhere(struct actor *a)
 {
     static const char *const begins[] = {
@@ -127,21 +125,21 @@ static void idle_elsewhere(struct actor *a)
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox.jobs; SELECT "
         "pg_current_xact_id()"};
     if (actor_exec(a, NULL, "%s", begins[actor_below(a, 3)]))
-        stress_pause(a->s, actor_below(a, actor_chance(a, 50) ? 3000 : 100));
+        stress_hold(actor_below(a, actor_chance(a, 50) ? 3000 : 100));
     (void)actor_exec(a, NULL, actor_chance(a, 50) ? "COMMIT" : "ROLLBACK");
     actor_recover(a);
-    stress_pause(a->s, actor_below(a, 200));
+    stress_think(a->s, actor_below(a, 200));
 }
 
 /* Everybody's writes wait, also behind us while we wait. */
 static void lock_table(struct actor *a)
 {
-    stress_pause(a->s, 300 + actor_below(a, 1500));
+    stress_think(a->s, 300 + actor_below(a, 1500));
     bool ours = actor_chance(a, 70);
     size_t hold = stress_hold_begin(a->s, ALL_TOKENS);
     if (actor_exec(a, NULL, "BEGIN; SET LOCAL lock_timeout = '150ms'; LOCK TABLE %s IN SHARE MODE",
                    ours ? "outbox.job" : "account"))
-        stress_pause(a->s, actor_below(a, 60));
+        stress_hold(actor_below(a, 60));
     actor_recover(a);
     stress_hold_end(a->s, hold);
 }
@@ -153,7 +151,7 @@ static void sabotage(struct actor *a)
         actor_exec(a, NULL, "SELECT %s(%d)",
                    actor_chance(a, 75) ? "pg_cancel_backend" : "pg_terminate_backend", pid))
         atomic_fetch_add(&a->s->sabotages, 1);
-    stress_pause(a->s, actor_below(a, 120));
+    stress_think(a->s, actor_below(a, 120));
 }
 
 void stress_meddle(struct stress *s, int number, uint64_t seed)
@@ -162,8 +160,11 @@ void stress_meddle(struct stress *s, int number, uint64_t seed)
                                                            idle_elsewhere, lock_table, sabotage};
     struct actor a = {.s = s, .random = seed, .number = PRODUCERS_MAX + number};
     actor_connect(&a);
-    while (!atomic_load(&s->is_stopping))
+    while (!atomic_load(&s->is_stopping)) {
         ways[number](&a);
+        if (number != IDLE_MEDDLER) /* which wakes nobody */
+            stress_rest(s, a.number);
+    }
     actor_recover(&a);
     PQfinish(a.conn);
 }

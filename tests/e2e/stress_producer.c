@@ -334,7 +334,7 @@ static bool end_prepared(struct actor *a, struct tx *tx)
         finished(a, tx, END_UNKNOWN);
         return false;
     }
-    stress_pause(a->s, actor_below(a, 400));
+    stress_hold(actor_below(a, 400));
     if (actor_chance(a, 10))
         die(a);
     bool commits = !actor_chance(a, 25);
@@ -423,9 +423,9 @@ static bool transact(struct actor *a)
         ok = do_step(a, &tx);
     if (ok && actor_chance(a, 6)) {
         unsigned part = actor_below(a, HOLD_MAX_MS);
-        stress_pause(a->s, actor_chance(a, 50) ? part : part / 10);
+        stress_hold(actor_chance(a, 50) ? part : part / 10);
     } else if (ok && actor_chance(a, 15)) {
-        stress_pause(a->s, actor_below(a, 20));
+        stress_hold(actor_below(a, 20));
     }
     ok = ok && (actor_chance(a, 70) || business(a));
     if (!ok || tx.count == 0) {
@@ -482,7 +482,7 @@ void stress_produce(struct stress *s, int number, uint64_t seed)
             uint64_t plan = a.random;
             for (int tries = 0; tries < TRIES_MAX; tries++) {
                 a.random = plan;
-                if (transact(&a) || atomic_load(&s->is_stopping))
+                if (transact(&a))
                     break;
                 atomic_fetch_add(&s->refusals, 1);
                 if (a.sqlstate[0] != '4') /* not a serialization failure: not to be repeated */
@@ -493,7 +493,8 @@ void stress_produce(struct stress *s, int number, uint64_t seed)
             actor_expect_no_locks(&a);
         actor_recover(&a);
         a.sqlstate[0] = '\0';
-        stress_pause(s, pick_think_ms(&a));
+        stress_think(s, pick_think_ms(&a));
+        stress_rest(s, number);
     }
     atomic_store(&s->backends[number], 0);
     actor_expect_no_locks(&a);
