@@ -147,7 +147,8 @@ bool actor_accept(struct actor *a, PGresult *res)
     return false;
 }
 
-static PGresult *query(struct actor *a, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static PGresult *query(struct actor *a, const char *fmt,
+                                                             va_list args)
 {
     static char sql[32768];
     int n = vsnprintf(sql, sizeof sql, fmt, args);

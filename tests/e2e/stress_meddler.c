@@ -122,8 +122,7 @@ static void idle_elsewhere(struct actor *a)
     static const char *const begins[] = {
         "BEGIN; SELECT pg_current_xact_id()",
         "BEGIN; INSERT INTO elsewhere SELECT generate_series(1, 100)",
-        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox.jobs; SELECT "
-        "pg_current_xact_id()"};
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*), pg_current_xact_id() FROM ledger"};
     if (actor_exec(a, NULL, "%s", begins[actor_below(a, 3)]))
         stress_hold(actor_below(a, actor_chance(a, 50) ? 3000 : 100));
     (void)actor_exec(a, NULL, actor_chance(a, 50) ? "COMMIT" : "ROLLBACK");
@@ -144,14 +143,25 @@ static void lock_table(struct actor *a)
     stress_hold_end(a->s, hold);
 }
 
+/* In the middle of a statement, or whatever a producer happens to be at. */
 static void sabotage(struct actor *a)
 {
-    int pid = atomic_load(&a->s->backends[actor_below(a, PRODUCERS_MAX)]);
-    if (pid > 0 &&
-        actor_exec(a, NULL, "SELECT %s(%d)",
-                   actor_chance(a, 75) ? "pg_cancel_backend" : "pg_terminate_backend", pid))
-        atomic_fetch_add(&a->s->sabotages, 1);
-    stress_think(a->s, actor_below(a, 120));
+    char pids[200] = "0";
+    size_t n = 1;
+    for (size_t i = 0; i < PRODUCERS_MAX; i++)
+        n += (size_t)snprintf(pids + n, sizeof pids - n, ",%d", atomic_load(&a->s->backends[i]));
+    const char *how = actor_chance(a, 80) ? "pg_cancel_backend" : "pg_terminate_backend";
+    int64_t hits = 0;
+    if (actor_chance(a, 30))
+        (void)actor_exec(a, &hits, "SELECT %s(%d)::integer", how,
+                         atomic_load(&a->s->backends[actor_below(a, PRODUCERS_MAX)]));
+    else
+        (void)actor_exec(a, &hits,
+                         "SELECT %s(pid)::integer FROM pg_stat_activity WHERE pid IN (%s) AND "
+                         "state = 'active' LIMIT 1",
+                         how, pids);
+    atomic_fetch_add(&a->s->sabotages, hits);
+    stress_think(a->s, actor_below(a, hits > 0 ? 60 : 15));
 }
 
 void stress_meddle(struct stress *s, int number, uint64_t seed)
