@@ -30,6 +30,8 @@ async function post(payload) {
 
 async function work() {
   const pgPool = new pg.Pool({ max: 12 });
+  pgPool.on("error", (error) => console.error(error.message));
+  pgPool.on("connect", (client) => client.on("error", () => {}));
   const runner = await run({
     pgPool,
     logger: quiet,

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -197,9 +198,13 @@ uint32_t bench_percentile(uint32_t *values, size_t count, double part)
 
 size_t bench_request_len(const char *head, size_t got)
 {
+    static const char name[] = "\r\nContent-Length: "; /* some clients write it small */
     const char *end = memmem(head, got, "\r\n\r\n", 4);
-    const char *length = memmem(head, got, "Content-Length: ", 16);
-    if (end == NULL || length == NULL)
+    if (end == NULL)
         return 0;
-    return (size_t)(end - head) + 4 + strtoul(length + 16, NULL, 10);
+    for (const char *at = head; at + sizeof name < end; at++) {
+        if (strncasecmp(at, name, sizeof name - 1) == 0)
+            return (size_t)(end - head) + 4 + strtoul(at + sizeof name - 1, NULL, 10);
+    }
+    return 0;
 }

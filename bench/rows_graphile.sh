@@ -85,7 +85,7 @@ row_graphile() {
     port=$(<"$dir/port")
     for _ in $(each_run); do
         discard_config 1000
-        graphile_pair trivial "$(pick 20000 200000)" "$(pick 20000 200000)" trivial 2 24
+        graphile_pair trivial "$(pick 20000 200000)" "$(pick 20000 200000)" trivial 2 48
         configure <<END
 tasks: { bench: { webhook: "http://127.0.0.1:$port/", concurrency: 50 } }
 END

@@ -3,7 +3,6 @@
 # run measures it several times.
 # shellcheck disable=SC2154,SC2034 # bench, dir, runs, backlog_max: bench/run's; it uses bytes_each
 
-
 # The first 10,000 jobs of each backlog are measured; between passes it is filled up again and vacuumed.
 row_backlog() {
     local size sizes=() missing pass passes
