@@ -114,7 +114,7 @@ function cell(group, metric,    key) {
 function cost_group(i,    part) {
     split(keys[i], part, SUBSEP)
     if (part[4] != "process_us") return ""
-    cost_row = part[1]; cost_variant = part[2]; cost_x = part[3] == "-" ? "" : part[3]
+    cost_row = part[1]; cost_variant = part[2]; cost_x = part[3] == "-" ? "" : part[3] ~ /^[0-9]+$/ ? figure(part[3] + 0) : part[3]
     return part[1] SUBSEP part[2] SUBSEP part[3] SUBSEP
 }
 

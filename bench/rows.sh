@@ -55,15 +55,13 @@ END
 
 each_run() { seq "$runs"; }
 
-# Measures jobs FIRST (excluded) to LAST of a database, in order of ids, while a command drains it: the
-# first tenth starts the clock.
+# Measures the jobs of a database while a command drains it: when the first tenth is gone the clock starts.
 watch() { # ROW VARIANT X DATABASE JOBS COMMAND...
     local row=$1 variant=$2 x=$3 db=$4 jobs=$5 ids limit
     shift 5
     limit=$(pick 20 60)
     ids=$(value "$db" "SELECT (SELECT id FROM $jobs_table WHERE $unclaimed ORDER BY id OFFSET $((jobs / 10)) LIMIT 1),
         (SELECT id FROM $jobs_table WHERE $unclaimed ORDER BY id OFFSET $((jobs - 1)) LIMIT 1)")
-    settle_disk
     measure "$row" "$variant" "$x" $((limit * 2 + 30)) "${bench}watch" "$(conninfo "$db")" "$jobs_table" \
         "${ids%|*}" "${ids#*|}" "$server_pid" "$limit" "$@"
 }

@@ -24,6 +24,7 @@ row_backlog() {
             missing=$((size - $(value "bench_$size" 'SELECT count(*) FROM outbox.job')))
             fill "bench_$size" "$missing"
             value "bench_$size" 'VACUUM ANALYZE outbox.job'
+            settle_disk
             use_daemon "bench_$size"
             watch backlog outbox "$size" "bench_$size" 10000 "${run_command[@]}"
         done
@@ -51,6 +52,7 @@ row_dead() {
             before=$size
             for ((again = $(pick 1 3); again > 0; again--)); do
                 fill bench_dead 10000
+                settle_disk
                 use_daemon bench_dead
                 watch dead outbox "$size" bench_dead 10000 "${run_command[@]}"
             done

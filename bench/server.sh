@@ -89,7 +89,8 @@ value() { # DATABASE SQL
     psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$(conninfo "$1")" -c "$2" 2>>"$dir/programs.log"
 }
 
-# A database with the schema, and nothing in it.
+# A database with the schema, and nothing in it. Dropping one makes a checkpoint: what is put in then is
+# measured as if enqueued just now, without page images in the log.
 new_db() { # NAME
     drop_db "$1"
     value postgres "CREATE DATABASE $1 TEMPLATE bench_template" >/dev/null
@@ -111,6 +112,7 @@ fill() { # DATABASE COUNT [TASKS]
             FROM generate_series(1, $chunk) AS g"
     done
 }
+# A checkpoint: what is there is measured as if it were old, with an image of each page in the log.
 settle_disk() { value postgres CHECKPOINT; }
 
 # --- dispatchers ---
