@@ -202,7 +202,7 @@ size_t bench_request_len(const char *head, size_t got)
     const char *end = memmem(head, got, "\r\n\r\n", 4);
     if (end == NULL)
         return 0;
-    for (const char *at = head; at + sizeof name < end; at++) {
+    for (const char *at = head; at + sizeof name - 1 < end; at++) {
         if (strncasecmp(at, name, sizeof name - 1) == 0)
             return (size_t)(end - head) + 4 + strtoul(at + sizeof name - 1, NULL, 10);
     }

@@ -136,9 +136,9 @@ row_payload() {
         for size in "${sizes[@]}"; do
             bytes_each=$size
             discard_config 20
-            enqueue_one payload plain "$size" 4 "$(pick 300 3000)" "$size"
-            enqueue_one payload outbox "$size" 4 "$(pick 300 3000)" "$size"
-            jobs=$(($(pick 80000000 600000000) / size))
+            enqueue_one payload plain "$size" 4 "$(pick 200 3000)" "$size"
+            enqueue_one payload outbox "$size" 4 "$(pick 200 3000)" "$size"
+            jobs=$(($(pick 60000000 600000000) / size))
             [[ $jobs -le $(pick 4000 60000) ]] || jobs=$(pick 4000 60000)
             payload_db "$size" "$jobs"
             watch payload bare "$size" bench_payload "$jobs" "${bench}claim" "$(conninfo bench_payload)" 20

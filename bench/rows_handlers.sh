@@ -110,10 +110,10 @@ END
         start_daemon bench_memory
         sleep "$(pick 1 3)" # until it sleeps
         measure memory idle - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
-            "$(pick 4 60)"
+            "$(pick 3 60)"
         fill bench_memory "$(pick 100000 1000000)"
         measure memory backlog - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
-            "$(pick 2 20)"
+            "$(pick 1 20)"
         # QUIT: the job that sleeps is killed, not waited for.
         kill -s QUIT "$daemon_pid"
         wait "$daemon_pid" || true
