@@ -34,6 +34,12 @@ row_backlog() {
     done
 }
 
+dead_begin() {
+    release_held
+    new_db bench_dead
+    hold bench_dead 1 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox.job'
+}
+
 # Jobs that were enqueued, claimed and deleted while a snapshot from before them is held: vacuum can't
 # remove them. They become more in one database; 10,000 new jobs are measured behind them each time (and
 # are dead then themselves).
@@ -43,14 +49,14 @@ row_dead() {
     discard_config 100
     for _ in $(each_run); do
         before=0
-        new_db bench_dead
-        hold bench_dead 1 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox.job'
+        dead_begin
         for size in "${sizes[@]}"; do
             fill bench_dead $((size - before))
             value bench_dead 'UPDATE outbox.job SET owner = 1, claim = id, attempts = 1'
             value bench_dead 'DELETE FROM outbox.job'
             before=$size
             for ((again = $(pick 1 3); again > 0; again--)); do
+                [[ $size -gt 0 ]] || dead_begin # none means none
                 fill bench_dead 10000
                 settle_disk
                 use_daemon bench_dead
@@ -136,10 +142,10 @@ row_payload() {
         for size in "${sizes[@]}"; do
             bytes_each=$size
             discard_config 20
-            enqueue_one payload plain "$size" 4 "$(pick 200 3000)" "$size"
-            enqueue_one payload outbox "$size" 4 "$(pick 200 3000)" "$size"
+            enqueue_one payload plain "$size" 4 "$(pick 200 2000)" "$size"
+            enqueue_one payload outbox "$size" 4 "$(pick 200 2000)" "$size"
             jobs=$(($(pick 60000000 600000000) / size))
-            [[ $jobs -le $(pick 4000 60000) ]] || jobs=$(pick 4000 60000)
+            [[ $jobs -le $(pick 4000 30000) ]] || jobs=$(pick 4000 30000)
             payload_db "$size" "$jobs"
             watch payload bare "$size" bench_payload "$jobs" "${bench}claim" "$(conninfo bench_payload)" 20
             payload_db "$size" "$jobs"
