@@ -1,4 +1,5 @@
-/* check_lane.c - slots: never more than are free, shared fairly, kept through reloads; pauses. */
+/* check_lane.c - slots: never more than are free, kept through reloads; pauses; and the backlog of
+ * each lane: opened, walked, closed, in the order of priority and age. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,11 +7,10 @@
 #include "ck_main.h"
 #include "core/lane.h"
 
-enum { NOW = 1000000, WANTS_MAX = 64 };
+enum { NOW = 1000000 };
 
 static struct lanes lanes;
 static struct config *config;
-static struct store_want wants[WANTS_MAX];
 
 /* From YAML, as it is loaded. */
 static struct config *load(const char *text)
@@ -47,18 +47,18 @@ static void reload(const char *text)
     config = next;
 }
 
-/* What is asked for now for the task; 0: nothing. */
+/* The slots that a look now would offer for the task; 0: none, or it is not in the call. */
 static int wanted_at(const char *task, uint64_t now_ms)
 {
-    size_t turn = lanes.turn; /* looking changes nothing */
-    size_t n = lanes_wants(&lanes, now_ms, wants);
-    lanes.turn = turn;
-    for (size_t i = 0; i < n; i++) {
-        ck_assert_int_gt(wants[i].slots, 0);
-        if (strcmp(wants[i].task, task) == 0)
-            return wants[i].slots;
+    struct lanes_asked *a = lanes_ask(&lanes, true, now_ms);
+    int slots = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        ck_assert_int_ge(a->slots[i], 0);
+        if (strcmp(a->tasks[i], task) == 0)
+            slots = a->slots[i];
     }
-    return 0;
+    lanes_asked_free(a);
+    return slots;
 }
 
 static int wanted(const char *task)
@@ -95,10 +95,12 @@ START_TEST(only_free_slots_are_asked_for)
     ck_assert_int_eq(wanted("a"), 1);
     take("a", 1);
     ck_assert_int_eq(wanted("a"), 0);
-    ck_assert(!lanes_have_room(&lanes, NOW));
+    ck_assert(!lanes_have_slots(&lanes, NOW));
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW));
     give_back("a", 1);
     ck_assert_int_eq(wanted("a"), 1);
-    ck_assert(lanes_have_room(&lanes, NOW));
+    ck_assert(lanes_have_slots(&lanes, NOW));
+    ck_assert(lane_has_slots(&lanes, lane("a"), NOW));
     end();
 }
 END_TEST
@@ -111,55 +113,67 @@ START_TEST(one_claim_is_bounded)
 }
 END_TEST
 
+/* What a look is told of slots: "a 5 shared, c 50; shared 10, sum 60". Static storage. */
+static const char *offer(bool may_claim)
+{
+    static char text[400];
+    struct lanes_asked *a = lanes_ask(&lanes, may_claim, NOW);
+    size_t len = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        ck_assert_ptr_eq(a->lanes[i], lane(a->tasks[i]));
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%s %d%s", i > 0 ? ", " : "",
+                                a->tasks[i], a->slots[i], a->shares[i] ? " shared" : "");
+    }
+    (void)snprintf(text + len, sizeof text - len, "; shared %d, sum %zu", a->shared_slots,
+                   a->slots_sum);
+    lanes_asked_free(a);
+    return text;
+}
+
+/* Each may have all of them: who gets how many, the look decides, by priority and age. */
 START_TEST(processes_share_the_daemons_limit)
 {
-    begin("concurrency: 10\ntasks:\n  a: {shell: a, concurrency: 10}\n  b: {shell: b, concurrency: "
-          "10}\n  c: {discard: true, concurrency: 50}\n");
-    ck_assert_int_eq(wanted("a"), 5);
-    ck_assert_int_eq(wanted("b"), 5);
-    ck_assert_int_eq(wanted("c"), 50); /* no process */
+    begin("concurrency: 10\ntasks:\n  a: {shell: a, concurrency: 10}\n  b: {exec: [/bin/true], "
+          "concurrency: 3}\n  c: {discard: true, concurrency: 50}\n");
+    ck_assert_str_eq(offer(true), "a 10 shared, b 3 shared, c 50; shared 10, sum 60");
     take("a", 9);
-    ck_assert_int_eq(wanted("a") + wanted("b"), 1);
+    ck_assert_str_eq(offer(true), "a 1 shared, b 1 shared, c 50; shared 1, sum 51");
     take("b", 1);
-    ck_assert_int_eq(wanted("a") + wanted("b"), 0);
-    ck_assert_int_eq(wanted("c"), 50);
+    ck_assert_str_eq(offer(true), "a 0 shared, b 0 shared, c 50; shared 0, sum 50");
+    ck_assert(!lane_has_slots(&lanes, lane("b"), NOW));
+    ck_assert(lane_has_slots(&lanes, lane("c"), NOW));
+    ck_assert(lanes_have_slots(&lanes, NOW));
+    take("c", 50);
+    ck_assert(!lanes_have_slots(&lanes, NOW));
     end();
 }
 END_TEST
 
-/* Fewer processes than tasks: each has its turn. */
-START_TEST(nobody_starves_when_processes_are_few)
+/* Fewer tasks' slots than the daemon has: no more claim numbers are taken than can be used. */
+START_TEST(sum_of_slots_is_what_can_be_claimed_at_once)
 {
-    begin("concurrency: 2\ntasks:\n  a: {shell: x}\n  b: {shell: x}\n  c: {shell: x}\n  d: {shell: "
-          "x}\n  e: {shell: x}\n");
-    unsigned turns[5] = {0};
-    for (int i = 0; i < 10; i++) {
-        size_t n = lanes_wants(&lanes, NOW, wants);
-        ck_assert_uint_eq(n, 2);
-        for (size_t k = 0; k < n; k++)
-            turns[wants[k].task[0] - 'a'] += (unsigned)wants[k].slots;
-    }
-    for (int i = 0; i < 5; i++)
-        ck_assert_uint_eq(turns[i], 4);
+    begin("concurrency: 100\ntasks:\n  a: {shell: a, concurrency: 2}\n  b: {shell: b, "
+          "concurrency: 3}\n");
+    ck_assert_str_eq(offer(true), "a 2 shared, b 3 shared; shared 100, sum 5");
     end();
 }
 END_TEST
 
-START_TEST(dry_lanes_are_left_out_until_a_look_begins)
+START_TEST(look_that_may_not_claim_is_offered_no_slots)
 {
-    begin("tasks:\n  a: {discard: true}\n  b: {discard: true}\n");
-    int asked = wanted("a");
-    lane_claimed(lane("a"), asked, asked);
-    ck_assert_int_eq(wanted("a"), asked); /* there may be more */
-    lane_claimed(lane("a"), asked, asked - 1);
-    ck_assert_int_eq(wanted("a"), 0);
-    ck_assert(!lanes_are_dry(&lanes, NOW));
-    lane_claimed(lane("b"), asked, 0);
-    ck_assert(lanes_are_dry(&lanes, NOW));
-    ck_assert(!lanes_have_room(&lanes, NOW));
-    lanes_wet_all(&lanes);
-    ck_assert_int_eq(wanted("a"), asked);
-    ck_assert(!lanes_are_dry(&lanes, NOW));
+    begin("tasks:\n  a: {shell: a, concurrency: 2}\n  b: {discard: true}\n");
+    ck_assert_str_eq(offer(false), "a 0 shared, b 0; shared 0, sum 0");
+    end();
+}
+END_TEST
+
+/* As the functions of the database compare them: bytes. */
+START_TEST(tasks_are_told_in_byte_order)
+{
+    begin("concurrency: 1\ntasks:\n  b: {discard: true, concurrency: 1}\n  a-b: {discard: true, "
+          "concurrency: 1}\n  B: {discard: true, concurrency: 1}\n  a.b: {discard: true, "
+          "concurrency: 1}\n");
+    ck_assert_str_eq(offer(true), "B 1, a-b 1, a.b 1, b 1; shared 1, sum 4");
     end();
 }
 END_TEST
@@ -188,8 +202,7 @@ START_TEST(handler_that_is_gone_is_not_claimed_for_and_its_jobs_end_in_peace)
     ck_assert_ptr_eq(lane("a"), a);
     ck_assert_int_eq(wanted("a"), 0);
     ck_assert_int_eq(wanted("b"), 2);
-    lane_claimed(lane("b"), 4, 0);
-    ck_assert(lanes_are_dry(&lanes, NOW)); /* whatever is wet of a */
+    ck_assert_str_eq(offer(true), "b 2 shared; shared 2, sum 2");
     lanes_slot_freed(&lanes, a, config_find_task(old, "a"));
     lanes_slot_freed(&lanes, a, config_find_task(old, "a"));
     ck_assert_uint_eq(lanes.process_running, 0);
@@ -320,7 +333,8 @@ START_TEST(no_process_to_be_had_pauses_processes_alone)
     ck_assert_uint_eq(lanes_note_outcome(&lanes, lane("a"), &o, NOW), 0);
     ck_assert_int_eq(wanted_at("a", NOW + 999), 0);
     ck_assert_int_gt(wanted_at("b", NOW + 999), 0);
-    ck_assert(!lanes_are_dry(&lanes, NOW + 999));
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW + 999));
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW + 999), NOW + 1000);
     ck_assert_int_gt(wanted_at("a", NOW + 1000), 0);
     end();
 }
@@ -333,8 +347,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, only_free_slots_are_asked_for);
     tcase_add_test(tc, one_claim_is_bounded);
     tcase_add_test(tc, processes_share_the_daemons_limit);
-    tcase_add_test(tc, nobody_starves_when_processes_are_few);
-    tcase_add_test(tc, dry_lanes_are_left_out_until_a_look_begins);
+    tcase_add_test(tc, sum_of_slots_is_what_can_be_claimed_at_once);
+    tcase_add_test(tc, look_that_may_not_claim_is_offered_no_slots);
+    tcase_add_test(tc, tasks_are_told_in_byte_order);
     tcase_add_test(tc, lanes_are_found_by_name);
     suite_add_tcase(s, tc);
     tc = tcase_create("reloads");
