@@ -143,10 +143,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
-    if (advice == PG_RETRY_SOON) { /* a lock, or a deadlock: the next turn does not wait */
-        d->settle_skips_locked = true;
-        return;
-    }
+    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
     if (e->settle_alone) {
         e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
         due_in(d, LOCKED_PAUSE_MS);
@@ -205,7 +203,9 @@ static void settled(struct dispatcher *d, const struct turn *t, const struct pg_
         is_busy = is_busy || turned->answers[i] == STORE_BUSY;
         recorded(d, e, turned->answers[i]);
     }
-    if (error == NULL && t->count > 0)
+    if (t->count > 0 && turned->is_settle_refused)
+        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
+    else if (error == NULL && t->count > 0)
         d->settle_skips_locked = is_busy;
 }
 

@@ -24,6 +24,7 @@ static struct daemon d;
 static const char *const crash_points[] = {
     "before_claim",
     "after_claim_sent",
+    "after_watch_sent",
     "after_claim_before_start",
     "before_start",
     "command_started",
