@@ -215,8 +215,9 @@ static int compare_places(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* The open backlogs of tasks with free slots, best first. Walked are as many as there are slots; the
- * first may fill all of them, the n-th an n-th: so one look reads few more rows than it claims. */
+/* The open backlogs of tasks with free slots, best first. Walked are as many as there are slots;
+ * the first may fill all of them, the n-th an n-th: so one look reads few more rows than it claims.
+ */
 static void ask_backlogs(struct lanes_asked *a)
 {
     struct place *places = ob_xcalloc(a->count * PRIORITIES + 1, sizeof *places);
