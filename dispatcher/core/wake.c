@@ -1,4 +1,4 @@
-/* wake.c - sleeping and being woken. See design notes in docs/architecture.md, "Waking".
+/* wake.c - sleeping and being woken. See docs/architecture.md, "Waking".
  *
  * Asleep for a task means: we hold its lock, so that producers notify us, and have looked once more
  * since. That look was preceded by a transaction id of our own, so that every transaction that had
