@@ -150,7 +150,8 @@ START_TEST(position_is_not_taken_from_a_row_restamped_while_it_is_locked)
     gates_make();
     sql_replace("look", "WHERE (j.ready_xid, j.id) > (pos_xid, pos_id)",
                 "WHERE (j.ready_xid, j.id) > (pos_xid, pos_id) AND public.gate(1)");
-    sql_rule(IS_OFF, "look", "LIMIT batch) AS q", "LIMIT batch FOR NO KEY UPDATE SKIP LOCKED) AS q");
+    sql_rule(IS_OFF, "look", "LIMIT batch) AS q",
+             "LIMIT batch FOR NO KEY UPDATE SKIP LOCKED) AS q");
     sql_rule(IS_OFF, "look", LAST_ROW, "IF last_xid IS NULL THEN");
     desk_look(d);
     int64_t moved = put_one("a");
