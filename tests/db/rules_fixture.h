@@ -60,7 +60,8 @@ static inline void sql_rule(bool is_off, const char *function, const char *text,
 /* public.gate(n) waits while gate n is closed; always true. */
 static inline void gates_make(void)
 {
-    testdb_exec("CREATE FUNCTION public.gate(n integer) RETURNS boolean LANGUAGE plpgsql AS $$ "
+    testdb_exec("CREATE FUNCTION public.gate(n integer) RETURNS boolean LANGUAGE plpgsql SET "
+                "lock_timeout = 0 AS $$ "
                 "BEGIN PERFORM pg_catalog.pg_advisory_lock_shared(7, n);"
                 " PERFORM pg_catalog.pg_advisory_unlock_shared(7, n); RETURN true; END $$");
 }
