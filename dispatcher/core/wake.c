@@ -14,7 +14,7 @@
 
 enum {
     LINGER_MS = 2,         /* between looks under load */
-    STEP_MAX_MS = 100,     /* between looks while something is watched */
+    STEP_MAX_MS = 50,      /* between looks while something is watched */
     PRUNE_AFTER_MS = 1000, /* then only transactions that wrote to the table stay watched */
     FALL_AGAIN_MS = 200,   /* after a refused lock */
     LOAD_HALVES_MS = 40,   /* of the count of jobs that came lately ... */
