@@ -417,11 +417,13 @@ static void take_turn(struct dispatcher *d)
     if (with_look) {
         d->look_wanted = false;
         d->poll_wanted = false;
-        if (may_claim)
+        if (may_claim && OB_RULE("locks_first"))
             wake_before_turn(d);
     }
     if (session_is_ready(d->session) && (with_look || has_results(d)))
         send_turn(d, with_look);
+    if (session_is_ready(d->session) && with_look && may_claim && !OB_RULE("locks_first"))
+        wake_before_turn(d);
     if (session_is_ready(d->session) && d->stream.is_sweeping)
         send_sweep(d);
     turn_answered(d);
