@@ -1,0 +1,44 @@
+/* fleet.h - several daemons at once, as if each ran on a host of its own: another name, another
+ * lock folder, so that nothing but its silent heartbeat tells that one of them is gone. And the
+ * oracles for them: no job runs twice at a time, no token is issued twice. */
+#ifndef OB_TEST_FLEET_H
+#define OB_TEST_FLEET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon.h"
+#include "faultproxy.h"
+
+/* What may take a while although nothing is wrong; and yet less than the dispatcher's own slow
+ * checks, so that a job that only they would find is lost. */
+enum { FLEET_WAIT_MS = 30000 };
+
+/* `outbox run --name NAME ARGS...` with its own lock folder; database: NULL or a conninfo. */
+void fleet_start(struct daemon *d, const char *name, const char *database, const char *const *args);
+void fleet_start_ready(struct daemon *d, const char *name, const char *database,
+                       const char *const *args);
+#define FLEET(d, name, database, ...)                                                              \
+    fleet_start_ready(d, name, database, (const char *const[]){__VA_ARGS__, NULL})
+
+/* "TASK=COMMAND" for --shell: as recording(), and holds a lock of the job's while it runs; a second
+ * run at the same time is counted by twice_at_once(). The lock goes with the last process of a run.
+ */
+const char *exclusive(const char *task, const char *then);
+size_t twice_at_once(void);
+
+/* A proxy in front of the server, and the conninfo of the test's database through it. */
+void fleet_proxy(struct faultproxy *p);
+const char *fleet_proxy_conninfo(const struct faultproxy *p);
+
+/* From now on each claim number that the server is given is written to its log, which no crash of
+ * it forgets. */
+void tokens_record(void);
+/* No (owner, claim) was issued twice; returns how many there were. */
+size_t tokens_expect_unique(void);
+
+/* The server session that claims for the dispatcher of this name has locked the job's row, inside a
+ * transaction whose end it waits for its client to ask for. */
+bool is_mid_transaction(const char *name, long id);
+
+#endif
