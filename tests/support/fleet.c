@@ -13,6 +13,7 @@
 #include "e2e.h"
 #include "pgcluster.h"
 #include "testdb.h"
+#include "wait.h"
 
 enum { ARGS_MAX = 48, TEXT_MAX = 1024, TOKENS_MAX = 20000 };
 
@@ -128,14 +129,24 @@ size_t tokens_expect_unique(void)
     return n;
 }
 
-bool is_mid_transaction(const char *name, long id)
+long mid_transaction(const char *name, enum turn_part part)
 {
-    char sql[400];
+    char sql[500];
     (void)snprintf(sql, sizeof sql,
-                   "SELECT count(*) FROM outbox.dispatcher d"
+                   "SELECT coalesce(min(j.id), 0) FROM outbox.dispatcher d"
                    " JOIN pg_stat_activity a ON a.pid = d.backends[1]"
                    " JOIN outbox.job j ON j.xmax = a.backend_xid"
-                   " WHERE d.name = '%s' AND j.id = %ld AND a.wait_event = 'ClientRead'",
-                   name, id);
-    return testdb_long(sql) == 1;
+                   " WHERE d.name = '%s' AND a.wait_event = 'ClientRead' AND j.owner IS %s",
+                   name, part == TURN_CLAIM ? "NULL" : "NOT NULL");
+    return testdb_long(sql);
+}
+
+long hold_in_transaction(struct faultproxy *p, const char *name, enum turn_part part)
+{
+    long id = 0;
+    faultproxy_hold_syncs(p);
+    ck_assert(
+        wait_until((id = mid_transaction(name, part)) > 0 || (faultproxy_let_syncs_go(p), false),
+                   FLEET_WAIT_MS));
+    return id;
 }

@@ -37,8 +37,13 @@ void tokens_record(void);
 /* No (owner, claim) was issued twice; returns how many there were. */
 size_t tokens_expect_unique(void);
 
-/* The server session that claims for the dispatcher of this name has locked the job's row, inside a
- * transaction whose end it waits for its client to ask for. */
-bool is_mid_transaction(const char *name, long id);
+enum turn_part { TURN_CLAIM, TURN_SETTLE };
+
+/* A job whose row the server session of the dispatcher of this name has locked in order to claim or
+ * to settle it, inside a transaction whose end it waits for its client to ask for; 0: none. */
+long mid_transaction(const char *name, enum turn_part part);
+/* Under load (it is a matter of several tries): lets one Sync after another go, until the server is
+ * left in the middle of such a transaction. Returns that job. */
+long hold_in_transaction(struct faultproxy *p, const char *name, enum turn_part part);
 
 #endif
