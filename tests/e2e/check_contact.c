@@ -61,17 +61,19 @@ START_TEST(contact_lost_beyond_the_lease_moves_jobs_elsewhere)
     struct faultproxy refusing;
     struct faultproxy silent;
     char handler[600];
-    (void)snprintf(handler, sizeof handler, "[ -e %s ] || sleep 600", flag_path("second"));
+    (void)snprintf(handler, sizeof handler,
+                   "grep -q long && ! [ -e %s-$OUTBOX_JOB_ID ] || exit 0;"
+                   " touch %s-$OUTBOX_JOB_ID; sleep 600",
+                   flag_path("began"), flag_path("began"));
     fleet_proxy(&refusing);
     fleet_proxy(&silent);
     FLEET(&a, "a", fleet_proxy_conninfo(&refusing), "--lease", "5s", "--shell",
           exclusive("mail", handler));
     FLEET(&b, "b", fleet_proxy_conninfo(&silent), "--lease", "5s", "--shell",
           exclusive("image", handler));
-    enqueue_jobs("mail", 2);
-    enqueue_jobs("image", 2);
+    for (int i = 0; i < 4; i++)
+        (void)enqueue_one(i % 2 == 0 ? "mail" : "image", "{\"n\": \"long\"}");
     ck_assert(wait_until(runs_count() == 4, E2E_WAIT_MS));
-    flag_raise("second");
     FLEET(&c, "c", NULL, "--lease", "5s", "--shell", exclusive("mail", handler), "--shell",
           exclusive("image", handler));
     faultproxy_refuse(&refusing);
