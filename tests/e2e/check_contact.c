@@ -44,7 +44,7 @@ START_TEST(contact_regained_within_the_lease_costs_no_job_its_run)
         ck_assert(wait_until(daemon_log_count(&a, "event=ready") == 2, E2E_WAIT_MS));
     ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.job WHERE owner IS NOT NULL"), 3);
     flag_raise("go");
-    expect_all_ran(1, 23);
+    fleet_finish_all(1, 23);
     daemon_stop(&a);
     daemon_stop(&b);
     ck_assert_uint_eq(runs_count(), 23);
@@ -81,7 +81,7 @@ START_TEST(contact_lost_beyond_the_lease_moves_jobs_elsewhere)
     faultproxy_stall(&silent);
     daemon_expect_log(&a, "event=lease_ending", E2E_WAIT_MS);
     daemon_expect_log(&b, "event=lease_ending", E2E_WAIT_MS);
-    expect_all_ran(1, 4);
+    fleet_finish_all(1, 4);
     ck_assert_uint_eq(twice_at_once(), 0);
     ck_assert_uint_eq(runs_count(), 8);
     faultproxy_pass(&refusing);
@@ -92,7 +92,7 @@ START_TEST(contact_lost_beyond_the_lease_moves_jobs_elsewhere)
     daemon_stop(&c);
     (void)enqueue_one("mail", "{}");
     (void)enqueue_one("image", "{}");
-    expect_all_ran(5, 6);
+    fleet_finish_all(5, 6);
     daemon_stop(&a);
     daemon_stop(&b);
     ck_assert_uint_eq(runs_count(), 10);
@@ -124,7 +124,7 @@ START_TEST(turn_that_commits_after_it_was_given_up_does_no_harm)
     faultproxy_pass(&proxy);
     ck_assert(wait_until(daemon_log_count(&a, "event=ready") == 2, E2E_WAIT_MS));
     faultproxy_deliver(&proxy);
-    wait_until_all_done();
+    fleet_finish();
     daemon_stop(&a);
     ck_assert_uint_eq(runs_of(id), 1);
     ck_assert_uint_eq(runs_count(), 60);

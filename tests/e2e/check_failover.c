@@ -102,7 +102,7 @@ START_TEST(promoted_standby_goes_on_where_the_server_was)
         (void)enqueue_one("mail", "{}");
     ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 2, FLEET_WAIT_MS));
     flag_raise("go");
-    wait_until_all_done();
+    fleet_finish();
     daemon_stop(&a);
     daemon_stop(&b);
     ck_assert_uint_eq(runs_distinct(), 352);
@@ -155,10 +155,10 @@ START_TEST(promoted_standby_that_lags_has_its_jobs_run_and_new_ones)
     await_standby();
     cut_off_standby();
     flag_raise("go");
-    wait_until_all_done();
+    fleet_finish();
     use_up_xids(300);
     enqueue_jobs("after", 30);
-    wait_until_all_done();
+    fleet_finish();
     (void)enqueue_one("late", "{}");
     ck_assert(wait_until(runs_count() == 61, E2E_WAIT_MS));
     long before = xmax();
@@ -167,7 +167,7 @@ START_TEST(promoted_standby_that_lags_has_its_jobs_run_and_new_ones)
     ck_assert(wait_until(daemon_log_count(&a, "event=ready") == 2, E2E_WAIT_MS));
     expect_flow("after", 50);
     ck_assert(wait_until(flag_is_up("stopped"), FLEET_WAIT_MS));
-    wait_until_all_done();
+    fleet_finish();
     ck_assert_uint_eq(count_lines(flag_path("early")), 60); /* again, as the standby has them */
     ck_assert(wait_until(xmax() >= before || (use_up_xids(100), false), E2E_WAIT_MS));
     expect_flow("after", 20); /* past where the cursor had been */
@@ -231,7 +231,7 @@ START_TEST(jobs_restored_with_higher_transaction_ids_are_run_and_hide_none)
     FLEET(&a, "a", NULL, "--concurrency", "2", "--shell", noting("mail"));
     for (int i = 0; i < 20; i++)
         (void)enqueue_one("mail", "{}");
-    expect_all_ran(1, 40);
+    fleet_finish_all(1, 40);
     expect_flow("mail", 20);
     daemon_stop(&a);
     ck_assert_uint_eq(runs_count(), 60);

@@ -40,7 +40,7 @@ START_TEST(three_daemons_share_a_lane_and_each_job_runs_once)
     enqueue_jobs("mail", 300);
     for (int i = 0; i < 100; i++)
         (void)enqueue_one("mail", "{}");
-    expect_all_ran(1, 400);
+    fleet_finish_all(1, 400);
     ck_assert_uint_eq(runs_count(), 400);
     ck_assert_uint_eq(twice_at_once(), 0);
     ck_assert_uint_gt(noted("by-a"), 0);
@@ -69,7 +69,7 @@ START_TEST(idle_daemon_takes_the_work_of_a_busy_one)
     ck_assert_uint_eq(noted("by-a"), 2);
     ck_assert_uint_eq(noted("by-b"), 28);
     flag_raise("go");
-    expect_all_ran(1, 30);
+    fleet_finish_all(1, 30);
     ck_assert_uint_eq(runs_count(), 30);
     daemon_stop(&a);
     daemon_stop(&b);
@@ -124,7 +124,7 @@ START_TEST(daemon_that_does_not_hear_makes_no_other_one_deaf)
         ck_assert(wait_until(noted("by-b") == i, FLEET_WAIT_MS));
     }
     flag_raise("go");
-    wait_until_all_done();
+    fleet_finish();
     ck_assert_uint_eq(runs_count(), 11);
     daemon_stop(&b);
     daemon_stop(&c);
@@ -180,7 +180,7 @@ START_TEST(restart_of_one_under_load_loses_nothing_and_starves_nobody)
     flag_raise("enough");
     ck_assert_int_eq(child_wait(producer, E2E_WAIT_MS), 0);
     long jobs = testdb_long("SELECT last_value FROM outbox.job_id_seq");
-    expect_all_ran(1, jobs);
+    fleet_finish_all(1, jobs);
     ck_assert_uint_le(runs_count(), (size_t)jobs + 2 * kills);
     ck_assert_uint_eq(twice_at_once(), 0);
     ck_assert(!daemon_logged(&a, "event=lost_claim"));
@@ -210,7 +210,7 @@ START_TEST(long_job_blocks_nothing_beyond_its_slot)
     ck_assert_int_eq(testdb_long("SELECT id FROM outbox.job"), id);
     ck_assert_uint_eq(runs_count(), 121);
     flag_raise("go");
-    expect_all_ran(id, id + 120);
+    fleet_finish_all(id, id + 120);
     daemon_stop(&a);
     ck_assert_uint_eq(runs_count(), 121);
 }

@@ -39,7 +39,7 @@ static void expect_works(struct daemon *d, struct daemon *other, const char *tas
 {
     daemon_stop(other);
     long id = enqueue_one(task, "{}");
-    expect_all_ran(id, id);
+    fleet_finish_all(id, id);
     daemon_stop(d);
 }
 
@@ -48,15 +48,15 @@ START_TEST(frozen_asleep_its_place_is_taken)
     FLEET(&a, "a", NULL, LEASE, "--shell", exclusive("mail", ""));
     FLEET(&b, "b", NULL, LEASE, "--shell", exclusive("mail", ""));
     enqueue_jobs("mail", 10);
-    wait_until_all_done();
+    fleet_finish();
     daemon_kill(&a, SIGSTOP);
     enqueue_jobs("mail", 10);
     ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.dispatcher") == 1, E2E_WAIT_MS));
     ck_assert(wait_until(sessions() == 2, E2E_WAIT_MS)); /* its own were ended with its row */
-    wait_until_all_done();
+    fleet_finish();
     thaw(&a);
     enqueue_jobs("mail", 10);
-    expect_all_ran(1, 30);
+    fleet_finish_all(1, 30);
     expect_works(&a, &b, "mail");
     ck_assert_uint_eq(runs_count(), 31);
     ck_assert_uint_eq(twice_at_once(), 0);
@@ -82,7 +82,7 @@ START_TEST(frozen_under_load_its_jobs_run_elsewhere)
     flag_raise("second");
     daemon_kill(&a, SIGSTOP);
     ck_assert_uint_eq(processes_with(child), 2);
-    expect_all_ran(1, 402);
+    fleet_finish_all(1, 402);
     ck_assert_uint_eq(processes_with(child), 0);
     ck_assert_uint_eq(twice_at_once(), 0);
     ck_assert_uint_eq(runs_of(1), 2);
@@ -118,7 +118,7 @@ START_TEST(frozen_in_the_middle_of_a_turn_it_holds_nobody_up)
     ck_assert_int_gt(mid_transaction("b", TURN_CLAIM), 0);
     FLEET(&c, "c", NULL, LEASE, "--shell", exclusive("mail", ""), "--shell",
           exclusive("image", ""));
-    expect_all_ran(1, 120);
+    fleet_finish_all(1, 120);
     ck_assert_uint_eq(runs_of(settled), 2); /* its success was never committed */
     ck_assert_uint_eq(runs_of(claimed), 1); /* and this was never its own */
     ck_assert_uint_eq(twice_at_once(), 0);

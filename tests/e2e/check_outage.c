@@ -58,7 +58,7 @@ START_TEST(outage_longer_than_the_lease_expires_nobody)
                                      " ORDER BY started_at DESC LIMIT 2) AS d") > 0,
                          E2E_WAIT_MS));
     daemon_kill(&daemons[2], SIGCONT);
-    wait_until_all_done();
+    fleet_finish();
     for (long id = 1; id <= 6; id++) {
         ck_assert_uint_eq(runs_of(id), id % 2 == 1 ? 1 : 2);
         ck_assert(!daemon_logged(&daemons[(id - 1) / 2], "event=took_over"));
@@ -109,7 +109,7 @@ START_TEST(no_token_is_ever_issued_twice)
             wait_until(daemon_log_count(&daemons[0], "event=ready") == 2 * round + 3, E2E_WAIT_MS));
     }
     flag_raise("go");
-    wait_until_all_done();
+    fleet_finish();
     for (int i = 0; i < DAEMONS; i++)
         daemon_stop(&daemons[i]);
     ck_assert_uint_eq(runs_distinct(), 3 + 3 * 200);

@@ -88,7 +88,7 @@ START_TEST(step_expires_nobody_and_spares_nobody)
     ck_assert(!daemon_logged(&a, "event=lost_claim"));
     ck_assert_uint_eq(runs_count(), 18);
     flag_raise("go");
-    wait_until_all_done();
+    fleet_finish();
     (void)unlink(flag_path("go"));
     long last = enqueue_one("mail", "{\"n\": \"long\"}");
     ck_assert(wait_until(runs_count() == 19, E2E_WAIT_MS));
@@ -99,7 +99,7 @@ START_TEST(step_expires_nobody_and_spares_nobody)
     daemon_kill(victim, SIGKILL);
     ck_assert_int_eq(daemon_wait(victim, E2E_WAIT_MS), 128 + SIGKILL);
     flag_raise("go");
-    expect_all_ran(last, last);
+    fleet_finish_all(last, last);
     ck_assert_uint_eq(runs_of(last), 2);
     ck_assert_uint_eq(twice_at_once(), 0);
     daemon_stop(is_at_a ? &b : &a);
@@ -117,7 +117,7 @@ START_TEST(ready_jobs_run_whatever_the_clock_does)
             ck_assert(wait_until(runs_count() == 5 * i + n, FLEET_WAIT_MS));
         }
     }
-    wait_until_all_done();
+    fleet_finish();
     daemon_stop(&a);
     ck_assert_uint_eq(runs_count(), 35);
 }
@@ -148,7 +148,7 @@ START_TEST(scheduled_jobs_run_when_the_server_says_so)
     ck_assert(wait_until(runs_of(put_off) == 1, FLEET_WAIT_MS));
     long later = enqueue_in("300 ms");
     ck_assert(wait_until(runs_of(later) == 1, FLEET_WAIT_MS));
-    wait_until_all_done();
+    fleet_finish();
     daemon_stop(&a);
     ck_assert_uint_eq(runs_count(), 8);
 }

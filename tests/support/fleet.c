@@ -17,6 +17,21 @@
 
 enum { ARGS_MAX = 48, TEXT_MAX = 1024, TOKENS_MAX = 20000 };
 
+void fleet_finish(void)
+{
+    if (wait_until(testdb_long("SELECT count(*) FROM outbox.job") == 0, FLEET_WAIT_MS))
+        return;
+    ck_abort_msg("jobs left: %s",
+                 testdb_value("SELECT string_agg(format('%s %s %s', id, task, state), E'\\n')"
+                              " FROM (SELECT * FROM outbox.jobs ORDER BY id LIMIT 20) j"));
+}
+
+void fleet_finish_all(long first, long last)
+{
+    fleet_finish();
+    expect_all_ran(first, last);
+}
+
 void fleet_start(struct daemon *d, const char *name, const char *database, const char *const *args)
 {
     char dir[256];

@@ -14,6 +14,11 @@
  * checks, so that a job that only they would find is lost. */
 enum { FLEET_WAIT_MS = 30000 };
 
+/* Waits until no job is live, no longer than that. */
+void fleet_finish(void);
+/* And the jobs from first to last have run, as expect_all_ran() asks. */
+void fleet_finish_all(long first, long last);
+
 /* `outbox run --name NAME ARGS...` with its own lock folder; database: NULL or a conninfo. */
 void fleet_start(struct daemon *d, const char *name, const char *database, const char *const *args);
 void fleet_start_ready(struct daemon *d, const char *name, const char *database,
