@@ -233,6 +233,8 @@ CREATE TABLE outbox.dispatcher (
     beat_at    timestamptz NOT NULL,
     started_at timestamptz NOT NULL,
     lease      interval    NOT NULL,
+    oldest_claim xid8,
+    newest_claim xid8,
     pid        integer     NOT NULL,
     name       text        NOT NULL,
     host       text        NOT NULL,
@@ -256,6 +258,10 @@ COMMENT ON COLUMN outbox.dispatcher.beat_at IS 'when it last beat, by the server
 COMMENT ON COLUMN outbox.dispatcher.started_at IS 'when it registered';
 COMMENT ON COLUMN outbox.dispatcher.lease IS
     'how long it may be silent before its jobs are taken over';
+COMMENT ON COLUMN outbox.dispatcher.oldest_claim IS
+    'no job it owns was made ready by an earlier transaction; NULL: it has never owned one';
+COMMENT ON COLUMN outbox.dispatcher.newest_claim IS
+    'nor by a later one: so much of the stream is searched for its jobs when it is lost';
 COMMENT ON COLUMN outbox.dispatcher.pid IS 'its process id, on its host';
 COMMENT ON COLUMN outbox.dispatcher.name IS 'its name: exclusive among the living';
 COMMENT ON COLUMN outbox.dispatcher.host IS 'host it runs on';

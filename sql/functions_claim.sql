@@ -25,6 +25,31 @@ $$;
 COMMENT ON FUNCTION outbox.hold_dispatcher(bigint) IS
     'internal: keeps a dispatcher''s row until the transaction ends, or raises an error';
 
+-- outbox.note_claims(owner, oldest, newest): keeps the dispatcher's row until the transaction ends,
+-- and widens its bounds: every job it owns became ready in a transaction between them. Internal.
+-- The upper one is raised by some more than needed, so that it is written once in a while.
+-- Errors: 22023 it is not registered.
+CREATE OR REPLACE FUNCTION outbox.note_claims(owner bigint, oldest xid8, newest xid8) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    d record;
+BEGIN
+    PERFORM outbox.hold_dispatcher(owner);
+    SELECT x.oldest_claim, x.newest_claim INTO d
+    FROM outbox.dispatcher x WHERE x.id = note_claims.owner;
+    IF d.oldest_claim <= oldest AND d.newest_claim >= newest THEN
+        RETURN;
+    END IF;
+    UPDATE outbox.dispatcher AS x
+    SET oldest_claim = CASE WHEN x.oldest_claim <= oldest THEN x.oldest_claim ELSE oldest END,
+        newest_claim = CASE WHEN x.newest_claim >= newest THEN x.newest_claim
+                            ELSE (newest::text::bigint + 4096)::text::xid8 END
+    WHERE x.id = note_claims.owner;
+END
+$$;
+COMMENT ON FUNCTION outbox.note_claims(bigint, xid8, xid8) IS
+    'internal: records between which transactions a dispatcher''s jobs became ready';
+
 -- outbox.claim(owner, first_claim, tasks, slots, payload_max): claims ready jobs that nobody owns.
 --   owner        a registered dispatcher
 --   first_claim  the number of the first claim; as many numbers are used as rows come back
@@ -49,6 +74,8 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SE
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     picked bigint[];
+    oldest xid8;
+    newest xid8;
 BEGIN
     IF (cardinality(tasks) = cardinality(slots) AND first_claim IS NOT NULL) IS NOT TRUE THEN
         PERFORM outbox.refuse('22023', 'tasks and slots differ in length, or something is NULL',
@@ -59,19 +86,21 @@ BEGIN
         PERFORM outbox.hold_dispatcher(owner); -- raises the error
     END IF;
     WITH taken AS MATERIALIZED (
-        SELECT r.id
+        SELECT r.id, r.ready_xid
         FROM ROWS FROM (unnest(tasks), unnest(slots)) WITH ORDINALITY AS t(task, slots, n)
         CROSS JOIN LATERAL (
-            SELECT j.id FROM outbox.job j
+            SELECT j.id, j.ready_xid FROM outbox.job j
             WHERE j.task = t.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
             ORDER BY j.priority, j.ready_xid, j.id
             LIMIT greatest(t.slots, 0)
             FOR NO KEY UPDATE SKIP LOCKED) AS r)
-    SELECT array_agg(taken.id) INTO picked FROM taken;
+    SELECT array_agg(taken.id), (array_agg(taken.ready_xid ORDER BY taken.ready_xid))[1],
+           (array_agg(taken.ready_xid ORDER BY taken.ready_xid DESC))[1]
+    INTO picked, oldest, newest FROM taken;
     IF picked IS NULL THEN
         RETURN;
     END IF;
-    PERFORM outbox.hold_dispatcher(owner);
+    PERFORM outbox.note_claims(owner, oldest, newest);
     RETURN QUERY
     WITH claimed AS (
         UPDATE outbox.job AS j
@@ -105,6 +134,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held bigint[];
+    oldest xid8;
+    newest xid8;
 BEGIN
     IF (cardinality(ids) = cardinality(claims) AND first_claim IS NOT NULL) IS NOT TRUE THEN
         PERFORM outbox.refuse('22023', 'ids and claims differ in length, or something is NULL',
@@ -112,12 +143,18 @@ BEGIN
     END IF;
     PERFORM outbox.hold_dispatcher(owner);
     WITH locked AS MATERIALIZED (
-        SELECT j.id, t.n
+        SELECT j.id, j.ready_xid, t.n
         FROM (SELECT u.* FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
               ORDER BY u.id) AS t
         JOIN outbox.job j ON j.id = t.id AND j.owner = previous AND j.claim = t.claim
         FOR NO KEY UPDATE OF j)
-    SELECT array_agg(l.id ORDER BY l.n) INTO held FROM locked l;
+    SELECT array_agg(l.id ORDER BY l.n), (array_agg(l.ready_xid ORDER BY l.ready_xid))[1],
+           (array_agg(l.ready_xid ORDER BY l.ready_xid DESC))[1]
+    INTO held, oldest, newest FROM locked l;
+    IF held IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM outbox.note_claims(owner, oldest, newest);
     RETURN QUERY
     WITH adopted AS (
         UPDATE outbox.job AS j SET owner = adopt.owner, claim = first_claim + h.n - 1
@@ -130,12 +167,13 @@ $$;
 COMMENT ON FUNCTION outbox.adopt(bigint, bigint, bigint[], bigint[], bigint) IS
     'hands running jobs from a dispatcher''s previous id to its new one, by token';
 
--- outbox.due(batch): makes scheduled jobs ready whose time has come, and wakes.
---   batch  at most so many
--- Returns moved, how many; and next_due, the earliest run_at still scheduled (NULL: nothing is).
--- With moved = batch call again; a next_due in the past is a row that somebody holds locked.
-CREATE OR REPLACE FUNCTION outbox.due(batch integer DEFAULT 1000, OUT moved integer,
-    OUT next_due timestamptz)
+-- outbox.make_due(due_from, batch): makes scheduled jobs ready whose time has come, and wakes.
+--   due_from  none is scheduled before it that is not ready already
+--   batch     at most so many
+-- Returns moved, how many; and next_due, the earliest run_at still scheduled from due_from on (NULL:
+-- nothing is). One in the past: there are more, or somebody holds the row locked. Internal.
+CREATE OR REPLACE FUNCTION outbox.make_due(
+    due_from timestamptz, batch integer, OUT moved integer, OUT next_due timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -145,22 +183,45 @@ DECLARE
     picked bigint[];
     tasks text[];
 BEGIN
+    moved := 0;
+    SELECT j.run_at INTO next_due FROM outbox.job j
+    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at >= due_from
+    ORDER BY j.run_at, j.id LIMIT 1;
+    IF (next_due <= cut) IS NOT TRUE THEN
+        RETURN;
+    END IF;
     WITH taken AS MATERIALIZED (
         SELECT j.id, j.task FROM outbox.job j
-        WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at <= cut
+        WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL
+          AND j.run_at >= due_from AND j.run_at <= cut
         ORDER BY j.run_at, j.id
         LIMIT greatest(batch, 0)
         FOR NO KEY UPDATE SKIP LOCKED)
     SELECT array_agg(t.id), array_agg(DISTINCT t.task) INTO picked, tasks FROM taken t;
     moved := coalesce(cardinality(picked), 0);
-    IF moved > 0 THEN
-        UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id()
-        FROM unnest(picked) AS p(id) WHERE j.id = p.id;
-        PERFORM outbox.wake_tasks(tasks, false);
+    IF moved = 0 THEN
+        RETURN;
     END IF;
+    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id()
+    FROM unnest(picked) AS p(id) WHERE j.id = p.id;
+    PERFORM outbox.wake_tasks(tasks, false);
     SELECT j.run_at INTO next_due FROM outbox.job j
-    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL
+    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at >= due_from
     ORDER BY j.run_at, j.id LIMIT 1;
+END
+$$;
+COMMENT ON FUNCTION outbox.make_due(timestamptz, integer) IS
+    'internal: makes scheduled jobs ready whose time has come';
+
+-- outbox.due(batch): makes scheduled jobs ready whose time has come, and wakes.
+--   batch  at most so many
+-- Returns moved, how many; and next_due, the earliest run_at still scheduled (NULL: nothing is).
+-- With moved = batch call again; a next_due in the past is a row that somebody holds locked.
+CREATE OR REPLACE FUNCTION outbox.due(batch integer DEFAULT 1000, OUT moved integer,
+    OUT next_due timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT d.moved, d.next_due INTO moved, next_due FROM outbox.make_due('-infinity', batch) d;
 END
 $$;
 COMMENT ON FUNCTION outbox.due(integer) IS

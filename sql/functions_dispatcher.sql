@@ -65,8 +65,12 @@ CREATE OR REPLACE FUNCTION outbox.owned(owner bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM outbox.job j
-                   WHERE j.ready_xid IS NOT NULL AND j.owner = owned.owner);
+    RETURN EXISTS (SELECT FROM outbox.dispatcher d CROSS JOIN LATERAL (
+                       SELECT FROM outbox.job j
+                       WHERE j.ready_xid >= d.oldest_claim AND j.ready_xid <= d.newest_claim
+                         AND j.ready_xid IS NOT NULL AND j.owner = d.id
+                       LIMIT 1) AS o
+                   WHERE d.id = owned.owner);
 END
 $$;
 COMMENT ON FUNCTION outbox.owned(bigint) IS 'internal: whether a dispatcher owns a job';
@@ -75,12 +79,15 @@ COMMENT ON FUNCTION outbox.owned(bigint) IS 'internal: whether a dispatcher owns
 -- Returns true; false, and nothing happens, while it still owns jobs, or when it is not registered.
 CREATE OR REPLACE FUNCTION outbox.unregister(id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    tasks text[];
 BEGIN
     PERFORM FROM outbox.dispatcher d WHERE d.id = unregister.id FOR UPDATE;
     IF NOT FOUND OR outbox.owned(id) THEN
         RETURN false;
     END IF;
-    DELETE FROM outbox.dispatcher d WHERE d.id = unregister.id;
+    DELETE FROM outbox.dispatcher d WHERE d.id = unregister.id RETURNING d.tasks INTO tasks;
+    PERFORM outbox.wake_tasks(tasks, false); -- who sleeps must learn what is scheduled
     RETURN true;
 END
 $$;
@@ -122,19 +129,21 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    lost_name text;
+    lost record;
     picked bigint[];
     tasks text[];
 BEGIN
     -- Waits for a claim of its that is being committed; a later one finds the row gone.
-    SELECT d.name INTO lost_name FROM outbox.dispatcher d
+    SELECT d.name, d.oldest_claim, d.newest_claim, d.tasks INTO lost
+    FROM outbox.dispatcher d
     WHERE d.id = dispatcher AND (take_over.beat IS NULL OR d.beat = take_over.beat) FOR UPDATE;
     IF NOT FOUND THEN
         RETURN -1;
     END IF;
     WITH taken AS MATERIALIZED (
         SELECT j.id, j.task FROM outbox.job j
-        WHERE j.ready_xid IS NOT NULL AND j.owner = dispatcher
+        WHERE j.ready_xid >= lost.oldest_claim AND j.ready_xid <= lost.newest_claim
+          AND j.ready_xid IS NOT NULL AND j.owner = dispatcher
         ORDER BY j.ready_xid, j.id
         LIMIT greatest(batch, 0)
         FOR NO KEY UPDATE SKIP LOCKED)
@@ -142,7 +151,7 @@ BEGIN
     IF picked IS NOT NULL THEN
         IF started IS NOT FALSE THEN
             INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
-            SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost_name
+            SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost.name
             FROM unnest(picked) AS p(id) JOIN outbox.job j ON j.id = p.id;
         END IF;
         UPDATE outbox.job AS j
@@ -155,6 +164,7 @@ BEGIN
     END IF;
     IF NOT outbox.owned(dispatcher) THEN
         DELETE FROM outbox.dispatcher d WHERE d.id = take_over.dispatcher;
+        PERFORM outbox.wake_tasks(lost.tasks, false); -- who sleeps must learn what is scheduled
     END IF;
     RETURN coalesce(cardinality(picked), 0);
 END

@@ -39,7 +39,32 @@ $$;
 COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS
     'internal: raises an error unless the arrays match';
 
--- outbox.settle(owner, ids, claims, outcomes): records what became of claimed jobs.
+-- outbox.busy(owner, ids, claims): locks what can be locked of these jobs. Internal.
+-- Returns the ids of those that are held by these tokens, and locked by somebody else.
+CREATE OR REPLACE FUNCTION outbox.busy(owner bigint, ids bigint[], claims bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    locked bigint[];
+BEGIN
+    WITH taken AS MATERIALIZED (
+        SELECT j.id
+        FROM (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
+        JOIN outbox.job j ON j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
+        FOR UPDATE OF j SKIP LOCKED)
+    SELECT coalesce(array_agg(t.id), '{}') INTO locked FROM taken t;
+    RETURN ARRAY(
+        SELECT j.id FROM unnest(ids, claims) AS t(id, claim)
+        JOIN outbox.job j ON j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
+        WHERE j.id <> ALL (locked));
+END
+$$;
+COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
+    'internal: locks claimed jobs; returns those that somebody else holds locked';
+
+-- outbox.settle(owner, ids, claims, outcomes, skip_locked): records what became of claimed jobs.
 --   owner        the dispatcher
 --   ids, claims  the jobs and their claim numbers
 --   outcomes     NULL: all succeeded. Else a JSON array as long as ids; null: done, or an object:
@@ -52,12 +77,15 @@ COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS
 -- done: the job and its attempt rows are deleted. retry: an attempt row; ready again after the
 -- delay. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
--- Returns for each job, in order: 'done' recorded; 'lost' it is there under another claim: this
--- result is void; 'gone' there is no such job any more. Rows are locked in the order of their ids.
+--   skip_locked  true: does not wait for rows that somebody else holds locked
+-- Returns for each job: 'done' recorded; 'lost' it is there under another claim: this result is
+-- void; 'gone' there is no such job any more; 'busy' (with skip_locked) its row is locked: nothing
+-- was recorded, say it again later. Rows are locked in the order of their ids.
 -- Errors: 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
 -- from 0.
 CREATE OR REPLACE FUNCTION outbox.settle(
-    owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL)
+    owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL,
+    skip_locked boolean DEFAULT false)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
@@ -67,8 +95,22 @@ DECLARE
     held_ids bigint[];
     held_claims bigint[];
     logged_ids bigint[];
+    busy bigint[];
 BEGIN
     PERFORM outbox.check_tokens(ids, claims);
+    IF skip_locked THEN
+        busy := outbox.busy(owner, ids, claims);
+        IF cardinality(busy) > 0 THEN
+            RETURN QUERY SELECT u.id, 'busy'::text FROM unnest(busy) AS u(id);
+            SELECT coalesce(array_agg(u.id ORDER BY u.n), '{}'),
+                   coalesce(array_agg(u.claim ORDER BY u.n), '{}'),
+                   CASE WHEN outcomes IS NOT NULL
+                        THEN coalesce(jsonb_agg(outcomes -> (u.n - 1)::integer ORDER BY u.n), '[]') END
+            INTO ids, claims, outcomes
+            FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
+            WHERE u.id <> ALL (busy);
+        END IF;
+    END IF;
     IF outcomes IS NOT NULL THEN
         RETURN QUERY SELECT * FROM outbox.settle_mixed(owner, ids, claims, outcomes);
         RETURN;
@@ -86,7 +128,7 @@ BEGIN
     RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims);
 END
 $$;
-COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb) IS
+COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean) IS
     'records what became of claimed jobs; says which claims no longer held';
 
 -- outbox.settle_mixed(...): outbox.settle when not all succeeded. Internal.

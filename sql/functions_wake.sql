@@ -38,17 +38,18 @@ $$;
 COMMENT ON FUNCTION outbox.wake_tasks(text[], boolean) IS
     'internal: sends NOTIFY outbox if a dispatcher sleeps that handles one of the tasks';
 
--- outbox.job_inserted(): the statement trigger of outbox.job. Internal.
+-- outbox.job_inserted(): the statement trigger of outbox.job. Rows for later wake too: who sleeps
+-- must know when the next one is due. Internal.
 CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM outbox.wake_tasks(
-        ARRAY(SELECT DISTINCT n.task FROM new_rows n WHERE n.ready_xid IS NOT NULL), false);
+        ARRAY(SELECT DISTINCT n.task FROM new_rows n), false);
     RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION outbox.job_inserted() IS
-    'trigger of outbox.job: wakes sleeping dispatchers for the tasks of rows inserted as ready';
+    'trigger of outbox.job: wakes sleeping dispatchers for the tasks of rows inserted';
 
 -- Made once: replacing a trigger would lock the table against producers at each upgrade.
 DO $$

@@ -20,6 +20,7 @@ struct config *config_new(void)
     c->lease_ms = 60000;
     c->stop_timeout_ms = 25000;
     c->poll_interval_ms = 1000;
+    c->sweep_interval_ms = 60000;
     c->log_level = LOG_INFO;
     c->log_format = LOG_LOGFMT;
     return c;

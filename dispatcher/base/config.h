@@ -90,7 +90,8 @@ struct config {
     unsigned concurrency; /* processes at once, all tasks together */
     uint64_t lease_ms;
     uint64_t stop_timeout_ms;
-    uint64_t poll_interval_ms; /* the look that needs no NOTIFY; default 1s */
+    uint64_t poll_interval_ms;  /* the look that needs no NOTIFY; default 1s */
+    uint64_t sweep_interval_ms; /* the slow check of what was read; default 1min */
     enum log_level log_level;
     enum log_format log_format;
     struct task_config *tasks; /* sorted by name */

@@ -52,6 +52,7 @@ const struct key top_keys[] = {
     {"lease", &type_duration, TOP(lease_ms), .min = 5 * MS_SECOND, .max = MS_HOUR},
     {"stop_timeout", &type_duration, TOP(stop_timeout_ms), .min = 0, .max = MS_DAY},
     {"poll_interval", &type_duration, TOP(poll_interval_ms), .min = 10, .max = MS_HOUR},
+    {"sweep_interval", &type_duration, TOP(sweep_interval_ms), .min = 1000, .max = 24 * MS_HOUR},
     {"log_level", &type_word, TOP(log_level), .words = words_level},
     {"log_format", &type_word, TOP(log_format), .words = words_format},
     {"tasks", &type_tasks, 0, .kinds = 0},

@@ -14,6 +14,7 @@
 #ifndef OB_BASE_PAYLOAD_H
 #define OB_BASE_PAYLOAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -39,5 +40,19 @@ int payload_msgpack_to_json(const void *bytes, size_t len, struct buf *out,
  * a double are let through: the text itself is what is handed on. Nesting at most
  * PAYLOAD_JSON_DEPTH_MAX. */
 int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE]) OB_MUST_CHECK;
+/* The same, and refuses the escapes that PostgreSQL's jsonb cannot hold: \u0000 and halves of
+ * surrogate pairs. Numbers beyond its numeric are let through. */
+int payload_check_jsonb(const char *text, size_t len,
+                        char reterr[PAYLOAD_ERROR_SIZE]) OB_MUST_CHECK;
+
+struct payload_member {
+    const char *name; /* as it is written, without its quotes */
+    size_t name_len;
+    const char *value; /* its JSON, without the blanks around it */
+    size_t value_len;
+};
+/* The members of an object, one a call, in the order of the text, which payload_check_json has
+ * accepted: start with *pos = 0. False: there are no more. */
+bool payload_next_member(const char *text, size_t len, size_t *pos, struct payload_member *ret);
 
 #endif

@@ -14,6 +14,7 @@ struct scan {
     size_t len;
     size_t at;
     unsigned depth;
+    bool for_jsonb;
     uint8_t is_object[PAYLOAD_JSON_DEPTH_MAX / 8]; /* a bit a level */
     const char *expected;                          /* set by what failed; NULL: fine */
 };
@@ -44,6 +45,39 @@ static void skip_blanks(struct scan *s)
         s->at++;
 }
 
+/* Four hexadecimal digits at the cursor; -1: they are not there. */
+static int read_hex(struct scan *s)
+{
+    int n = 0;
+    for (int i = 0; i < 4; i++, s->at++) {
+        char h = peek(s);
+        if (is_digit(h))
+            n = n * 16 + (h - '0');
+        else if (h >= 'a' && h <= 'f')
+            n = n * 16 + (h - 'a' + 10);
+        else if (h >= 'A' && h <= 'F')
+            n = n * 16 + (h - 'A' + 10);
+        else
+            return -1;
+    }
+    return n;
+}
+
+/* Behind a \uXXXX: whether jsonb takes that character. A low half is read with its high half. */
+static bool check_character(struct scan *s, int high)
+{
+    if (high == 0)
+        return fail(s, "no \\u0000, which PostgreSQL does not store");
+    if (high < 0xD800 || high > 0xDFFF)
+        return true;
+    int low = -1;
+    if (high < 0xDC00 && s->len - s->at >= 6 && memcmp(s->text + s->at, "\\u", 2) == 0) {
+        s->at += 2;
+        low = read_hex(s);
+    }
+    return low >= 0xDC00 && low <= 0xDFFF ? true : fail(s, "a whole surrogate pair");
+}
+
 static bool read_escape(struct scan *s)
 {
     s->at++;
@@ -51,12 +85,12 @@ static bool read_escape(struct scan *s)
     if (c == '\0' || strchr("\"\\/bfnrtu", c) == NULL)
         return fail(s, "an escape: \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX");
     s->at++;
-    for (int i = 0; c == 'u' && i < 4; i++, s->at++) {
-        char h = peek(s);
-        if (!is_digit(h) && !(h >= 'a' && h <= 'f') && !(h >= 'A' && h <= 'F'))
-            return fail(s, "four hexadecimal digits");
-    }
-    return true;
+    if (c != 'u')
+        return true;
+    int n = read_hex(s);
+    if (n < 0)
+        return fail(s, "four hexadecimal digits");
+    return s->for_jsonb ? check_character(s, n) : true;
 }
 
 /* The cursor is at the opening quote, and afterwards behind the closing one. */
@@ -225,9 +259,9 @@ static void describe(const struct scan *s, char reterr[PAYLOAD_ERROR_SIZE])
                    s->expected, s->at >= s->len ? ", not the end" : "");
 }
 
-int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE])
+static int check(const char *text, size_t len, bool for_jsonb, char reterr[PAYLOAD_ERROR_SIZE])
 {
-    struct scan s = {.text = text, .len = len};
+    struct scan s = {.text = text, .len = len, .for_jsonb = for_jsonb};
     enum state state = STATE_VALUE;
     reterr[0] = '\0';
     while (state != STATE_END && s.expected == NULL) {
@@ -242,4 +276,76 @@ int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_S
         return 0;
     describe(&s, reterr);
     return OB_ESYNTAX;
+}
+
+int payload_check_json(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE])
+{
+    return check(text, len, false, reterr);
+}
+
+int payload_check_jsonb(const char *text, size_t len, char reterr[PAYLOAD_ERROR_SIZE])
+{
+    return check(text, len, true, reterr);
+}
+
+/* The position behind the string that opens at `at`. */
+static size_t skip_string(const char *text, size_t len, size_t at)
+{
+    for (at++; at < len && text[at] != '"'; at++)
+        at += text[at] == '\\' ? 1 : 0;
+    return at < len ? at + 1 : len;
+}
+
+static bool is_one_of(char c, const char *set)
+{
+    return c != '\0' && strchr(set, c) != NULL;
+}
+
+/* The position behind the value that begins at `at`. */
+static size_t skip_value(const char *text, size_t len, size_t at)
+{
+    size_t depth = 0;
+    do {
+        char c = at < len ? text[at] : '\0';
+        if (c == '"') {
+            at = skip_string(text, len, at);
+        } else if (is_one_of(c, "{[")) {
+            depth++;
+            at++;
+        } else if (is_one_of(c, "}]")) {
+            depth--;
+            at++;
+        } else if (depth > 0) {
+            at++;
+        } else {
+            while (at < len && !is_one_of(text[at], ",}] \t\r\n"))
+                at++;
+        }
+    } while (depth > 0 && at < len);
+    return at;
+}
+
+/* Steps over blanks and the punctuation between members, of which valid JSON has no more than is
+ * right. */
+static size_t skip_between(const char *text, size_t len, size_t at, const char *set)
+{
+    while (at < len && is_one_of(text[at], set))
+        at++;
+    return at;
+}
+
+bool payload_next_member(const char *text, size_t len, size_t *pos, struct payload_member *ret)
+{
+    size_t at = skip_between(text, len, *pos, *pos == 0 ? " \t\r\n{" : " \t\r\n,");
+    if (at >= len || text[at] != '"')
+        return false;
+    size_t end = skip_string(text, len, at);
+    ret->name = text + at + 1;
+    ret->name_len = end - at - 2;
+    at = skip_between(text, len, end, " \t\r\n:");
+    end = skip_value(text, len, at);
+    ret->value = text + at;
+    ret->value_len = end - at;
+    *pos = end;
+    return true;
 }

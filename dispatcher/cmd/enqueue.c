@@ -1,4 +1,5 @@
-/* enqueue.c - `outbox enqueue`: one job, in a transaction of its own. */
+/* enqueue.c - `outbox enqueue`: one job, in a transaction of its own; or a file of them (load.h).
+ */
 #include "cmd/cmd.h"
 
 #include <inttypes.h>
@@ -9,9 +10,15 @@
 #include "base/clock.h"
 #include "cmd/input.h"
 #include "cmd/jout.h"
+#include "cmd/load.h"
 #include "db/admin.h"
 
 static const struct cmd_option options[] = {
+    {"file", 'f', "FILE",
+     "a job a line, each a JSON object {\"task\": ..., \"payload\": ...};\n\"-\": standard input"},
+    {"batch", '\0', "N", "with --file: commit every N jobs (default: all or nothing)"},
+    {"dry-run", 'n', NULL, "with --file: check every line, without a database"},
+    {"quiet", 'q', NULL, "with --file: no progress bar, no last line"},
     {"priority", 'p', "1-4", "1 first, 4 last (default 2)"},
     {"delay", '\0', "DURATION", "not before so long from now: 30s, 5m, 2h, 7d"},
     {"run-at", '\0', "TIME",
@@ -96,7 +103,7 @@ static int check_after(const struct cmd_args *args)
 /* Everything but the payload, from the options. */
 static int read_options(const struct cmd_args *args, struct texts *t, struct admin_job *job)
 {
-    job->task = args->operands[0];
+    job->task = args->operands_count > 0 ? args->operands[0] : NULL;
     job->key = cmd_value(args, "key");
     job->unique_key = cmd_value(args, "unique-key");
     job->on_failed_dependency = cmd_value(args, "on-failed-dependency");
@@ -105,7 +112,7 @@ static int read_options(const struct cmd_args *args, struct texts *t, struct adm
     job->after = input_array(args, "after", &t->after);
     if (cmd_has(args, "delay") && cmd_has(args, "run-at"))
         return cmd_usage(args, "--delay and --run-at say the same thing twice: give one of them");
-    int code = input_check_task(args, job->task);
+    int code = job->task != NULL ? input_check_task(args, job->task) : 0;
     if (code == 0)
         code = check_after(args);
     if (code == 0)
@@ -152,26 +159,60 @@ static int enqueue(const struct cmd_args *args, const struct admin_job *job)
     return code;
 }
 
+/* Which operands and options go together. */
+static int check_form(const struct cmd_args *args)
+{
+    static const char *const of_file[] = {"batch", "dry-run", "quiet"};
+    size_t pos = 0;
+    if (cmd_has(args, "file")) {
+        (void)cmd_next_value(args, "file", &pos);
+        if (cmd_next_value(args, "file", &pos) != NULL)
+            return cmd_usage(args, "--file is given twice: one file a command");
+        if (args->operands_count > 1)
+            return cmd_usage(args, "payloads come from the file: leave \"%s\" out",
+                             args->operands[1]);
+        if (cmd_has(args, "msgpack"))
+            return cmd_usage(args, "--msgpack and --file exclude each other: its lines are JSON");
+        return 0;
+    }
+    if (args->operands_count == 0)
+        return cmd_usage(args, "something is missing: usage is `outbox enqueue TASK [JSON|-]` or "
+                               "`outbox enqueue [TASK] --file FILE`");
+    for (size_t i = 0; i < sizeof of_file / sizeof of_file[0]; i++) {
+        if (cmd_has(args, of_file[i]))
+            return cmd_usage(args, "--%s needs --file", of_file[i]);
+    }
+    return 0;
+}
+
+static int enqueue_one(const struct cmd_args *args, struct admin_job *job)
+{
+    struct buf payload;
+    buf_init(&payload, 0);
+    int code = input_payload(args, args->operands_count > 1 ? args->operands[1] : NULL,
+                             cmd_has(args, "msgpack"), &payload);
+    if (code == 0) {
+        job->payload = payload.data;
+        job->payload_len = payload.len;
+        code = enqueue(args, job);
+    }
+    buf_deinit(&payload);
+    return code;
+}
+
 static int run(const struct cmd_args *args)
 {
     struct texts t;
     memset(&t, 0, sizeof t);
     buf_init(&t.headers, 64 * 1024);
     buf_init(&t.after, 64 * 1024);
-    struct buf payload;
-    buf_init(&payload, 0);
     struct admin_job job;
     memset(&job, 0, sizeof job);
-    int code = read_options(args, &t, &job);
+    int code = check_form(args);
     if (code == 0)
-        code = input_payload(args, args->operands_count > 1 ? args->operands[1] : NULL,
-                             cmd_has(args, "msgpack"), &payload);
-    if (code == 0) {
-        job.payload = payload.data;
-        job.payload_len = payload.len;
-        code = enqueue(args, &job);
-    }
-    buf_deinit(&payload);
+        code = read_options(args, &t, &job);
+    if (code == 0)
+        code = cmd_has(args, "file") ? load_file(args, &job) : enqueue_one(args, &job);
     buf_deinit(&t.headers);
     buf_deinit(&t.after);
     return code;
@@ -181,14 +222,20 @@ const struct command cmd_enqueue_command = {
     .name = "enqueue",
     .group = CMD_ENQUEUE,
     .operands = "TASK [JSON|-]",
-    .operands_min = 1,
+    .operands_min = 0,
     .operands_max = 2,
-    .summary = "put a job under TASK, and print its id",
+    .summary = "put a job under TASK, or those of a file, and print ids",
     .description =
+        "       outbox enqueue [OPTION...] [TASK] --file FILE\n"
+        "\n"
         "The payload is the JSON given, or what standard input holds when it is \"-\" or "
         "something\n"
         "is piped in, or {}. Applications enqueue inside their own transactions instead: with\n"
-        "<outbox/outbox.h>, or SELECT outbox.enqueue('task', '{\"id\": 7}').",
+        "<outbox/outbox.h>, or SELECT outbox.enqueue('task', '{\"id\": 7}').\n"
+        "\n"
+        "A file holds a job a line, with the names of outbox.enqueue's options. TASK and the "
+        "options\n"
+        "below are for lines that do not say it themselves. All jobs are enqueued, or none.",
     .options = options,
     .run = run,
 };

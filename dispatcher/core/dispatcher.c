@@ -152,6 +152,8 @@ static void close_everything(struct dispatcher *d)
     close_handle(d, (uv_handle_t *)&d->turn_timer);
     close_handle(d, (uv_handle_t *)&d->poll_timer);
     close_handle(d, (uv_handle_t *)&d->due_timer);
+    close_handle(d, (uv_handle_t *)&d->look_timer);
+    close_handle(d, (uv_handle_t *)&d->sweep_timer);
     close_handle(d, (uv_handle_t *)&d->stop_timer);
     close_handle(d, (uv_handle_t *)&d->stats_timer);
     for (size_t i = 0; i < SIGNALS; i++)
@@ -254,7 +256,8 @@ void dispatcher_idle(struct dispatcher *d)
         return;
     }
     bool is_drained = d->options->drain && session_is_ready(d->session) && !d->look_wanted &&
-                      !d->due_wanted && lanes_are_dry(&d->lanes, clock_mono_ms());
+                      !d->stream.is_full && d->stream.revisit_count == 0 &&
+                      lanes_are_empty(&d->lanes);
     if (is_drained)
         begin_stop(d, "drained");
 }
@@ -326,7 +329,7 @@ static void on_unready(void *arg)
 
 static void on_wake(void *arg)
 {
-    turn_look(arg);
+    wake_notified(arg);
 }
 
 static void on_fatal(void *arg, int exit_code)
@@ -445,6 +448,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
     if (err != 0)
         return err;
     lanes_init(&d->lanes, options->config);
+    stream_init(&d->stream);
     turn_init(d);
     (void)uv_timer_init(&d->loop, &d->stop_timer);
     (void)uv_timer_init(&d->loop, &d->stats_timer);
@@ -482,6 +486,8 @@ int dispatcher_run(const struct dispatcher_options *options)
     int exit_code = d->exit_code;
     log_info("stopped", LOG_INT("exit", exit_code));
     lanes_deinit(&d->lanes);
+    stream_deinit(&d->stream);
+    wake_deinit(d);
     ob_free(d);
     return exit_code;
 }

@@ -1,5 +1,5 @@
-/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c and runner.c alone.
- */
+/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, wake.c and
+ * runner.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -9,6 +9,7 @@
 #include "core/execution.h"
 #include "core/lane.h"
 #include "core/session.h"
+#include "core/stream.h"
 #include "exec/spawn_client.h"
 
 enum stop_phase {
@@ -21,11 +22,28 @@ enum stop_phase {
 
 enum { EXECUTOR_KINDS = HANDLER_DISCARD + 1, SIGNALS = 5 };
 
+struct wake {
+    uint64_t *watch; /* running transactions that may not have felt our locks */
+    size_t watch_count;
+    uint64_t watch_since_ms;
+    uint64_t pruned_ms;
+    uint64_t step_ms;       /* until the next look at them */
+    uint64_t fall_after_ms; /* a lock was refused: not before */
+    unsigned load;          /* jobs that came lately, decaying */
+    uint64_t load_ms;
+    bool is_busy;      /* by that load: awake without being asked */
+    bool wants_sleep;  /* the next turn takes the locks */
+    bool is_falling;   /* the look under way comes after them */
+    bool was_notified; /* since the last look */
+};
+
 struct dispatcher {
     uv_loop_t loop;
     const struct dispatcher_options *options;
     struct session *session;
     struct lanes lanes;
+    struct stream stream;
+    struct wake wake;
     struct spawn_client *spawn;
     struct executor
         *executors[EXECUTOR_KINDS]; /* made when first needed; shell and exec share one */
@@ -37,17 +55,19 @@ struct dispatcher {
     /* turns */
     uv_timer_t turn_timer; /* coalesces reasons for a turn within one loop iteration */
     uv_timer_t poll_timer; /* the look that needs no notification */
-    uv_timer_t due_timer;  /* a scheduled job falls due */
+    uv_timer_t due_timer;  /* a scheduled job falls due, or a pause ends */
+    uv_timer_t look_timer; /* the next look while awake, or while something is watched */
+    uv_timer_t sweep_timer;
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
-    bool look_wanted; /* somebody enqueued, or it is time: every lane may have jobs */
-    bool due_wanted;
+    bool look_wanted; /* somebody enqueued, or it is time */
+    bool poll_wanted; /* a look even without a slot */
+    bool settle_skips_locked;
     bool is_quiet; /* USR1: no claims */
     enum session_lease lease;
-    uint64_t due_at_ms;       /* what due_timer is set for; UINT64_MAX: nothing */
-    struct store_want *wants; /* what the claim under way asked for */
-    size_t wants_count;
-    struct config *wants_config; /* referenced: what it brings runs as configured when asked for */
+    uint64_t due_at_ms;              /* what due_timer is set for; UINT64_MAX: nothing */
+    struct lanes_asked *sweep_asked; /* what the slow check under way was told */
+    struct config *begin_config;     /* while runner_begin() runs: what its jobs run as */
     bool is_claim_unknown; /* the connection was lost with a claim under way: it may own jobs */
 
     /* stopping */
@@ -70,14 +90,26 @@ struct dispatcher {
 /* turn.c */
 void turn_init(struct dispatcher *d);
 void turn_kick(struct dispatcher *d);     /* there is something to say or to ask */
-void turn_look(struct dispatcher *d);     /* ... and every lane may have jobs */
+void turn_look(struct dispatcher *d);     /* ... in the stream */
 void turn_ready(struct dispatcher *d);    /* the session is ready: look, and look for due jobs */
 void turn_reloaded(struct dispatcher *d); /* another configuration is in force */
 void turn_unready(
     struct dispatcher *d); /* the session is not: what was under way is answered already */
 
+void turn_answered(struct dispatcher *d); /* one of the answers that the turn waits for came */
+
+/* wake.c */
+void wake_notified(struct dispatcher *d);
+bool wake_is_asleep(const struct dispatcher *d); /* who enqueues for a free slot will notify */
+void wake_before_turn(struct dispatcher *d); /* sends what sleeping, or staying awake, asks for */
+void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed);
+void wake_settle(struct dispatcher *d); /* nothing is left to do: sleep, or look again soon */
+void wake_unwatch_all(struct dispatcher *d);
+void wake_reset(struct dispatcher *d); /* the connection is another one, or gone */
+void wake_deinit(struct dispatcher *d);
+
 /* runner.c */
-/* Starts what a claim brought; its tasks are d->wants_config's, its lanes are known. */
+/* Starts what a look brought; its tasks are d->begin_config's, its lanes are known. */
 void runner_begin(struct dispatcher *d, struct batch *batch);
 void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
 void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */

@@ -18,7 +18,7 @@ enum { SCHEMA_RETRY_MS = 1000, PROOF_TIMEOUT_MS = 5000, PROOF_TRIES = 3, SAY_AGA
 
 static void ask_level(struct session *s);
 static void prove(struct session *s);
-static void watch_tasks(struct session *s);
+static void restamp(struct session *s);
 
 void join_init(struct session *s)
 {
@@ -216,7 +216,7 @@ static void on_previous_released(void *arg, const struct pg_error *error, int re
         return;
     }
     s->unreleased_id = 0;
-    watch_tasks(s);
+    restamp(s);
 }
 
 /* From now on the claims are the new identity's, even if the join that asked for it has ended. */
@@ -262,13 +262,13 @@ void join_adopt(struct session *s)
     if (s->registered == 0) {
         become(s, s->id, NULL, 0);
         session_renewed(s, s->register_sent_boot_ms);
-        watch_tasks(s);
+        restamp(s);
         return;
     }
     store_terminate(s->work, s->registered, on_previous_terminated, s);
 }
 
-/* ---- 6: producers may feel us ---- */
+/* ---- 6: jobs from the future ---- */
 
 static void on_announced(void *arg, const struct pg_error *error, bool alive)
 {
@@ -285,11 +285,14 @@ static void announce(struct session *s)
     ob_free(names);
 }
 
-static void on_watched(void *arg, const struct pg_error *error)
+static void on_restamped(void *arg, const struct pg_error *error, int count)
 {
     struct session *s = arg;
-    if (join_refused(s, SESSION_WATCHING, error, "taking the tasks' locks"))
+    if (join_refused(s, SESSION_RESTAMPING, error, "restamping"))
         return;
+    if (count > 0)
+        log_warn("restamped", LOG_INT("jobs", count),
+                 LOG_STR("reason", "they came from a server with later transaction ids"));
     session_set_state(s, SESSION_READY);
     if (s->is_row_stale)
         announce(s);
@@ -300,21 +303,13 @@ static void on_watched(void *arg, const struct pg_error *error)
     s->cb.on_ready(s->arg);
 }
 
-static void watch_tasks(struct session *s)
+static void restamp(struct session *s)
 {
-    const char **names = join_task_names(s);
-    session_set_state(s, SESSION_WATCHING);
-    store_watch(s->work, names, s->config->tasks_count, on_watched, s);
-    ob_free(names);
+    session_set_state(s, SESSION_RESTAMPING);
+    store_restamp(s->work, on_restamped, s);
 }
 
 /* ---- a reload ---- */
-
-static void on_rewatched(void *arg, const struct pg_error *error)
-{
-    (void)arg;
-    (void)error; /* likewise */
-}
 
 static bool differ(const char *a, const char *b)
 {
@@ -340,21 +335,10 @@ static void say_needs_restart(const struct config *before, const struct config *
 void session_set_config(struct session *s, struct config *config)
 {
     say_needs_restart(s->config, config);
-    const char **before = join_task_names(s);
-    size_t before_count = s->config->tasks_count;
     struct config *old = s->config;
     s->config = config_ref(config);
     s->is_row_stale = true; /* until the next registration, if one is under way */
-    if (s->state == SESSION_READY) {
-        const char **names = join_task_names(s);
-        /* New locks first: a task of both is never without one. */
-        store_watch(s->work, names, config->tasks_count, on_rewatched, s);
-        store_unwatch(s->work, before, before_count, on_rewatched, s);
-        ob_free(names);
+    if (s->state == SESSION_READY)
         announce(s);
-    } else if (s->state == SESSION_WATCHING) {
-        pgconn_fail(s->work, OB_ECONN, "the configuration changed while joining");
-    }
-    ob_free(before);
     config_unref(old);
 }

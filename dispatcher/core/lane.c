@@ -9,6 +9,7 @@
 
 enum {
     SLOTS_PER_CLAIM_MAX = 1000,
+    LANES_PER_LOOK = 64, /* at least so many are walked, if so many are open */
     PAUSE_FIRST_MS = 1000,
     PAUSE_MAX_MS = 300000,
     SPAWN_PAUSE_MS = 1000
@@ -60,13 +61,22 @@ void lanes_deinit(struct lanes *l)
     memset(l, 0, sizeof *l);
 }
 
+static void open_backlogs(struct lane *lane)
+{
+    for (size_t i = 0; i < PRIORITIES; i++)
+        lane->backlogs[i] = (struct backlog){.is_open = true};
+}
+
 void lanes_set_config(struct lanes *l, struct config *config)
 {
     struct config *old = l->config;
     size_t known = l->count;
     l->config = config_ref(config);
     for (size_t i = 0; i < known; i++) {
+        bool had_handler = l->items[i]->config != NULL;
         l->items[i]->config = config_find_task(config, l->items[i]->task);
+        if (!had_handler && l->items[i]->config != NULL)
+            open_backlogs(l->items[i]);   /* the stream passed its jobs over */
         l->items[i]->paused_until_ms = 0; /* the reload may be the repair */
         l->items[i]->pauses = 0;
     }
@@ -79,6 +89,7 @@ void lanes_set_config(struct lanes *l, struct config *config)
         struct lane *lane = ob_xcalloc(1, sizeof *lane);
         lane->task = ob_xstrdup(t->name);
         lane->config = t;
+        open_backlogs(lane);
         l->items[l->count++] = lane;
     }
     if (l->count > 1)
@@ -86,16 +97,18 @@ void lanes_set_config(struct lanes *l, struct config *config)
     config_unref(old);
 }
 
-void lanes_wet_all(struct lanes *l)
+void lanes_forget(struct lanes *l)
 {
-    for (size_t i = 0; i < l->count; i++)
-        l->items[i]->is_dry = false;
+    for (size_t i = 0; i < l->count; i++) {
+        open_backlogs(l->items[i]);
+        l->items[i]->is_watched = false;
+    }
 }
 
 /* Free slots of the lane itself, whatever the daemon's own limit. */
 static unsigned free_slots(const struct lane *lane, uint64_t now_ms)
 {
-    if (lane->config == NULL || lane->is_dry || now_ms < lane->paused_until_ms)
+    if (lane->config == NULL || now_ms < lane->paused_until_ms)
         return 0;
     if (lane->running >= lane->config->concurrency)
         return 0;
@@ -110,58 +123,226 @@ static unsigned free_processes(const struct lanes *l, uint64_t now_ms)
     return l->config->concurrency - l->process_running;
 }
 
-bool lanes_are_dry(const struct lanes *l, uint64_t now_ms)
+static bool has_backlog(const struct lane *lane)
 {
-    for (size_t i = 0; i < l->count; i++) {
-        if (l->items[i]->config != NULL && !l->items[i]->is_dry)
-            return false;
-    }
-    return now_ms >= l->spawn_paused_until_ms;
-}
-
-bool lanes_have_room(const struct lanes *l, uint64_t now_ms)
-{
-    bool has_process = free_processes(l, now_ms) > 0;
-    for (size_t i = 0; i < l->count; i++) {
-        if (free_slots(l->items[i], now_ms) > 0 &&
-            (has_process || !is_process(l->items[i]->config)))
+    for (size_t i = 0; i < PRIORITIES; i++) {
+        if (lane->backlogs[i].is_open)
             return true;
     }
     return false;
 }
 
-size_t lanes_wants(struct lanes *l, uint64_t now_ms, struct store_want *wants)
+bool lanes_are_empty(const struct lanes *l)
 {
-    unsigned processes = free_processes(l, now_ms);
-    unsigned askers = 0;
-    size_t n = 0;
     for (size_t i = 0; i < l->count; i++) {
-        if (free_slots(l->items[i], now_ms) > 0 && is_process(l->items[i]->config))
-            askers++;
+        if (l->items[i]->config != NULL && has_backlog(l->items[i]))
+            return false;
     }
-    /* An even share each: who has less to run than its share turns out dry and is left out next
-     * time. */
-    unsigned share = askers > 0 && processes > askers ? processes / askers : 1;
-    for (size_t k = 0; k < l->count; k++) {
-        struct lane *lane = l->items[(l->turn + k) % l->count];
-        unsigned slots = free_slots(lane, now_ms);
-        if (slots == 0)
-            continue;
-        if (is_process(lane->config)) {
-            slots = slots < share ? slots : share;
-            slots = slots < processes ? slots : processes;
-            processes -= slots;
-        }
-        if (slots > 0)
-            wants[n++] = (struct store_want){.task = lane->task, .slots = (int)slots};
-    }
-    l->turn = l->count > 0 ? (l->turn + 1) % l->count : 0;
-    return n;
+    return true;
 }
 
-void lane_claimed(struct lane *lane, int asked, int got)
+bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
 {
-    lane->is_dry = got < asked;
+    return free_slots(lane, now_ms) > 0 &&
+           (!is_process(lane->config) || free_processes(l, now_ms) > 0);
+}
+
+bool lanes_have_slots(const struct lanes *l, uint64_t now_ms)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        if (lane_has_slots(l, l->items[i], now_ms))
+            return true;
+    }
+    return false;
+}
+
+bool lanes_have_work(const struct lanes *l, uint64_t now_ms)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        if (has_backlog(l->items[i]) && lane_has_slots(l, l->items[i], now_ms))
+            return true;
+    }
+    return false;
+}
+
+/* ---- asking ---- */
+
+static struct lanes_asked *new_asked(size_t lanes)
+{
+    struct lanes_asked *a = ob_xcalloc(1, sizeof *a);
+    a->lanes = ob_xcalloc(lanes + 1, sizeof *a->lanes);
+    a->tasks = ob_xcalloc(lanes + 1, sizeof *a->tasks);
+    a->slots = ob_xcalloc(lanes + 1, sizeof *a->slots);
+    a->shares = ob_xcalloc(lanes + 1, sizeof *a->shares);
+    a->codes = ob_xcalloc(lanes * PRIORITIES + 1, sizeof *a->codes);
+    a->xids = ob_xcalloc(lanes * PRIORITIES + 1, sizeof *a->xids);
+    a->ids = ob_xcalloc(lanes * PRIORITIES + 1, sizeof *a->ids);
+    a->limits = ob_xcalloc(lanes * PRIORITIES + 1, sizeof *a->limits);
+    return a;
+}
+
+void lanes_asked_free(struct lanes_asked *a)
+{
+    if (a == NULL)
+        return;
+    ob_free(a->lanes);
+    ob_free(a->tasks);
+    ob_free(a->slots);
+    ob_free(a->shares);
+    ob_free(a->codes);
+    ob_free(a->xids);
+    ob_free(a->ids);
+    ob_free(a->limits);
+    ob_free(a);
+}
+
+struct place { /* where an open backlog begins, for sorting */
+    int code;
+    int priority;
+    uint64_t xid;
+    int64_t id;
+};
+
+/* Priority first, then age. */
+static int compare_places(const void *a, const void *b)
+{
+    const struct place *x = a;
+    const struct place *y = b;
+    if (x->priority != y->priority)
+        return (x->priority > y->priority) - (x->priority < y->priority);
+    if (x->xid != y->xid)
+        return (x->xid > y->xid) - (x->xid < y->xid);
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The open backlogs of tasks with free slots, best first. Walked are as many as there are slots; the
+ * first may fill all of them, the n-th an n-th: so one look reads few more rows than it claims. */
+static void ask_backlogs(struct lanes_asked *a)
+{
+    struct place *places = ob_xcalloc(a->count * PRIORITIES + 1, sizeof *places);
+    size_t n = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        for (int p = 0; a->slots[i] > 0 && p < PRIORITIES; p++) {
+            const struct backlog *b = &a->lanes[i]->backlogs[p];
+            if (b->is_open)
+                places[n++] =
+                    (struct place){(int)i * PRIORITIES + PRIORITIES + p, p, b->xid, b->id};
+        }
+    }
+    if (n > 1)
+        qsort(places, n, sizeof *places, compare_places);
+    size_t walked = a->slots_sum > LANES_PER_LOOK ? a->slots_sum : LANES_PER_LOOK;
+    walked = n < walked ? n : walked;
+    for (size_t i = 0; i < n; i++) {
+        int slots = a->slots[places[i].code / PRIORITIES - 1];
+        int share = (int)((a->slots_sum + i) / (i + 1));
+        a->codes[i] = places[i].code;
+        a->xids[i] = places[i].xid;
+        a->ids[i] = places[i].id;
+        a->limits[i] = i >= walked ? 0 : slots < share ? slots : share;
+    }
+    a->codes_count = n;
+    ob_free(places);
+}
+
+struct lanes_asked *lanes_ask(struct lanes *l, bool may_claim, uint64_t now_ms)
+{
+    struct lanes_asked *a = new_asked(l->count);
+    unsigned processes = may_claim ? free_processes(l, now_ms) : 0;
+    size_t shared_sum = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        struct lane *lane = l->items[i];
+        if (lane->config == NULL)
+            continue;
+        unsigned slots = may_claim ? free_slots(lane, now_ms) : 0;
+        bool shares = is_process(lane->config);
+        if (shares && slots > processes)
+            slots = processes;
+        a->lanes[a->count] = lane;
+        a->tasks[a->count] = lane->task;
+        a->slots[a->count] = (int)slots;
+        a->shares[a->count] = shares;
+        a->count++;
+        if (shares)
+            shared_sum += slots;
+        else
+            a->slots_sum += slots;
+    }
+    a->shared_slots = (int)processes;
+    a->slots_sum += shared_sum < processes ? shared_sum : processes;
+    ask_backlogs(a);
+    return a;
+}
+
+/* ---- learning ---- */
+
+static bool is_before(uint64_t xid, int64_t id, uint64_t than_xid, int64_t than_id)
+{
+    return xid < than_xid || (xid == than_xid && id < than_id);
+}
+
+static struct backlog *find_backlog(const struct lanes_asked *a, int code)
+{
+    int task = code / PRIORITIES - 1;
+    if (code < PRIORITIES || (size_t)task >= a->count)
+        return NULL;
+    return &a->lanes[task]->backlogs[code % PRIORITIES];
+}
+
+/* Rows that were read in the stream and found no slot: their lanes are open from there on. A lane
+ * that was walked in the same look has seen those that lie behind where it began. */
+static bool learn_blocked(const struct lanes_asked *a, const struct seen_row *row)
+{
+    struct backlog *b = find_backlog(a, row->lane);
+    if (b == NULL)
+        return false;
+    for (size_t i = 0; i < a->codes_count; i++) {
+        if (a->codes[i] == row->lane && !is_before(row->xid, row->id, a->xids[i], a->ids[i]))
+            return true;
+    }
+    if (!b->is_open || is_before(row->xid, row->id, b->xid, b->id))
+        *b = (struct backlog){.is_open = true, .xid = row->xid, .id = row->id};
+    return true;
+}
+
+static bool learn_walked(const struct lanes_asked *a, const struct seen_row *row)
+{
+    struct backlog *b = find_backlog(a, row->lane);
+    if (b == NULL)
+        return false;
+    *b = (struct backlog){.is_open = !row->is_exhausted, .xid = row->xid, .id = row->id};
+    return true;
+}
+
+static bool count_claimed(const struct lanes_asked *a, const struct batch *claimed)
+{
+    for (size_t i = 0; i < a->count; i++)
+        a->lanes[i]->claimed = 0;
+    for (size_t k = 0; k < claimed->count; k++) {
+        const char *task = claimed->jobs[k].job.task;
+        struct lane *const *found = NULL;
+        struct lane key = {.task = (char *)(uintptr_t)task};
+        struct lane *key_pointer = &key;
+        found = bsearch(&key_pointer, a->lanes, a->count, sizeof *a->lanes, compare_lanes);
+        if (found == NULL)
+            return false;
+        (*found)->claimed++;
+    }
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->lanes[i]->claimed > a->slots[i])
+            return false;
+    }
+    return true;
+}
+
+bool lanes_learn(const struct lanes_asked *a, const struct seen *seen, const struct batch *claimed)
+{
+    bool is_sane = claimed == NULL || count_claimed(a, claimed);
+    for (size_t i = 0; i < seen->lanes.count; i++)
+        is_sane = learn_walked(a, &seen->lanes.items[i]) && is_sane;
+    for (size_t i = 0; i < seen->blocked.count; i++)
+        is_sane = learn_blocked(a, &seen->blocked.items[i]) && is_sane;
+    return is_sane;
 }
 
 void lanes_slot_taken(struct lanes *l, struct lane *lane, const struct task_config *task)

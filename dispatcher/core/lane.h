@@ -1,7 +1,8 @@
-/* lane.h - the slots of each task: how many jobs may be claimed for it now, and why not.
+/* lane.h - the slots of each task, and the backlog of each of its lanes: how many jobs may be
+ * claimed for it now, why not, and where what is waiting begins.
  *
- * One struct lane a task that has, or has had, a handler. Lanes live until the end (a reload may
- * take the handler away while jobs run). No I/O here. */
+ * One struct lane a task that has, or has had, a handler; it holds the lanes of all priorities. It
+ * lives until the end (a reload may take the handler away while jobs run). No I/O here. */
 #ifndef OB_CORE_LANE_H
 #define OB_CORE_LANE_H
 
@@ -14,21 +15,32 @@
 #include "core/outcome.h"
 #include "db/store.h"
 
+enum { PRIORITIES = 4 };
+
+/* Ready rows of one priority that nobody claimed yet: known to exist from (xid, id) on, in the
+ * order of the stream. Everything of the lane before it was claimed, or is to be revisited; and
+ * what comes after its end the stream finds. */
+struct backlog {
+    bool is_open;
+    uint64_t xid;
+    int64_t id;
+};
+
 struct lane {
     char *task;
     const struct task_config *config; /* in the lanes' configuration; NULL: no handler any more */
     unsigned running;                 /* executions that hold a slot */
-    int claimed;                      /* what the newest claim brought, while it is counted */
-    bool is_dry;                      /* the last claim brought less than was asked for */
-    uint64_t paused_until_ms;         /* misconfigured: not before (clock_mono_ms) */
-    unsigned pauses;                  /* in a row */
+    int claimed;                      /* what the newest look brought, while it is counted */
+    struct backlog backlogs[PRIORITIES];
+    bool is_watched;          /* we hold its lock: producers notify */
+    uint64_t paused_until_ms; /* misconfigured: not before (clock_mono_ms) */
+    unsigned pauses;          /* in a row */
 };
 
 struct lanes {
     struct config *config; /* referenced */
     struct lane **items;   /* sorted by task */
     size_t count;
-    size_t turn; /* where the next handing-out of slots begins: rotates, so that nobody starves */
     unsigned process_running;
     uint64_t spawn_paused_until_ms; /* no process was to be had */
 };
@@ -38,16 +50,37 @@ void lanes_deinit(struct lanes *l);
 /* Another configuration: handlers are added, changed, taken away. */
 void lanes_set_config(struct lanes *l, struct config *config);
 struct lane *lanes_find(const struct lanes *l, const char *task); /* NULL: unknown */
-/* Forget that lanes were empty: a look begins. */
-void lanes_wet_all(struct lanes *l);
-/* True when no lane with free slots may still have jobs. */
-bool lanes_are_dry(const struct lanes *l, uint64_t now_ms);
-/* True when a claim now could bring something: a lane that may have jobs has a free slot. */
-bool lanes_have_room(const struct lanes *l, uint64_t now_ms);
-/* Fills wants (room for l->count) with the slots to claim for, and returns how many tasks. */
-size_t lanes_wants(struct lanes *l, uint64_t now_ms, struct store_want *wants);
-/* What a claim brought for a task it was asked for. */
-void lane_claimed(struct lane *lane, int asked, int got);
+/* Another connection: every lane is open from the beginning, and none is watched. */
+void lanes_forget(struct lanes *l);
+/* True when no job is known to wait for a handler that we have. */
+bool lanes_are_empty(const struct lanes *l);
+/* True when a look now could claim something of a task. */
+bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
+bool lanes_have_slots(const struct lanes *l, uint64_t now_ms);
+/* True when it would: a lane with a backlog has a free slot. */
+bool lanes_have_work(const struct lanes *l, uint64_t now_ms);
+
+/* What a look is told of the lanes, and what is needed to understand its answer. */
+struct lanes_asked {
+    struct lane **lanes; /* by the index that the call has for the task */
+    const char **tasks;
+    int *slots;
+    bool *shares;
+    size_t count;
+    int shared_slots;
+    size_t slots_sum;
+    int *codes; /* task index * 4 + priority - 1, of open backlogs with free slots */
+    uint64_t *xids;
+    int64_t *ids;
+    int *limits;
+    size_t codes_count;
+};
+/* may_claim false: as if no slot were free. Freed with lanes_asked_free. */
+struct lanes_asked *lanes_ask(struct lanes *l, bool may_claim, uint64_t now_ms);
+void lanes_asked_free(struct lanes_asked *a); /* NULL is fine */
+/* False if the server answered something that was not asked for. */
+bool lanes_learn(const struct lanes_asked *a, const struct seen *seen, const struct batch *claimed);
+
 /* task is what the execution started with: a reload may have changed the lane's since. */
 void lanes_slot_taken(struct lanes *l, struct lane *lane, const struct task_config *task);
 void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_config *task);

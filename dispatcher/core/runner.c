@@ -167,10 +167,10 @@ void runner_fetch_again(struct dispatcher *d)
 static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
-    const struct task_config *task = config_find_task(d->wants_config, c->job.task);
+    const struct task_config *task = config_find_task(d->begin_config, c->job.task);
     ob_assert(lane != NULL); /* both checked by the caller of runner_begin */
     ob_assert(task != NULL);
-    struct execution *e = execution_new(lane, d->wants_config, task, batch, c);
+    struct execution *e = execution_new(lane, d->begin_config, task, batch, c);
     e->run.owner = d;
     e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);

@@ -3,9 +3,10 @@
  *
  * Joining, step by step: both connections up; the schema's level; LISTEN, proved by a notification
  * from the other connection; the name's lock file; the row in outbox.dispatcher; jobs that still
- * run from the connection before adopted under the new identity; the tasks' locks. Then it is
- * ready, until the work connection is lost. It beats every lease/6, watches the other dispatchers,
- * and takes over from the dead. It owns no job: it asks for the tokens of those that run. It logs.
+ * run from the connection before adopted under the new identity; jobs from the future restamped.
+ * Then it is ready, until the work connection is lost. It beats every lease/6, watches the other
+ * dispatchers, and takes over from the dead. It owns no job: it asks for the tokens of those that
+ * run. It logs.
  */
 #ifndef OB_CORE_SESSION_H
 #define OB_CORE_SESSION_H

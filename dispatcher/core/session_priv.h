@@ -20,7 +20,7 @@ enum session_state {
     SESSION_REGISTERING, /* register is sent, or `step` waits while a rival is watched */
     SESSION_CLEARING,    /* the claims of a dead daemon of our name are being taken back */
     SESSION_ADOPTING,    /* adopt is sent, then what the old identity still owns is released */
-    SESSION_WATCHING,    /* the tasks' locks are being taken */
+    SESSION_RESTAMPING,  /* jobs from the future are being given a transaction of today */
     SESSION_READY,       /* `tick` beats */
     SESSION_CLOSING      /* session_close was called */
 };

@@ -1,8 +1,7 @@
-/* turn.c - turns: record what finished, make ready what fell due, claim what fits; all in one
- * flight.
+/* turn.c - turns: record what finished, make ready what fell due, claim what fits; in one
+ * transaction and one flight.
  *
- * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. A look
- * goes on, turn after turn, until every lane with free slots turned out dry. */
+ * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -17,15 +16,18 @@ enum {
     REFUSALS_MAX = 3,
     SLOW_DOWN_MS = 1000,
     LOCKED_RETRY_MS = 20,
-    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks: each try holds up the turn */
+    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks */
 };
 
 #define result_of(node) list_entry(node, struct execution, result_link)
 
-struct settling { /* a settle under way: freed with its answer */
+struct turn { /* under way: freed with its answer */
     struct dispatcher *d;
+    int64_t first_claim;
+    struct lanes_asked *asked; /* NULL: no look */
+    struct config *config;     /* referenced: what it brings runs as configured when asked for */
     size_t count;
-    struct execution *executions[];
+    struct execution *executions[]; /* whose results it records */
 };
 
 static void on_turn_timer(uv_timer_t *timer);
@@ -52,7 +54,6 @@ static void on_due_timer(uv_timer_t *timer)
 {
     struct dispatcher *d = timer->data;
     d->due_at_ms = UINT64_MAX;
-    d->due_wanted = true;
     turn_look(d);
 }
 
@@ -88,17 +89,26 @@ static bool has_results(const struct dispatcher *d)
     return false;
 }
 
-static void answer(struct dispatcher *d)
+/* True when a look now is wanted, and could claim something. */
+static bool wants_look(const struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    if (!dispatcher_may_start(d) || d->is_quiet || !lanes_have_slots(&d->lanes, now))
+        return false;
+    return d->look_wanted || d->stream.is_full || lanes_have_work(&d->lanes, now);
+}
+
+void turn_answered(struct dispatcher *d)
 {
     ob_assert(d->turn_pending > 0);
     if (--d->turn_pending > 0)
         return;
     session_progress(d->session);
     await_pauses(d);
-    bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
-    if (has_results(d) || (may_claim && (d->look_wanted || d->due_wanted)) ||
-        (may_claim && lanes_have_room(&d->lanes, clock_mono_ms())))
+    if (has_results(d) || wants_look(d) || d->stream.is_sweeping)
         turn_kick(d);
+    else if (dispatcher_may_start(d) && !d->is_quiet && session_is_ready(d->session))
+        wake_settle(d);
     dispatcher_idle(d);
 }
 
@@ -133,6 +143,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
+    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
     if (e->settle_alone) {
         e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
         due_in(d, LOCKED_PAUSE_MS);
@@ -149,6 +161,13 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
 
 static void recorded(struct dispatcher *d, struct execution *e, enum store_answer answer_)
 {
+    if (answer_ == STORE_BUSY) {
+        e->state = EXECUTION_FINISHED;
+        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+        list_append(&d->results, &e->result_link);
+        due_in(d, LOCKED_PAUSE_MS);
+        return;
+    }
     if (answer_ != STORE_RECORDED) {
         log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt),
@@ -167,191 +186,233 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     runner_forget(d, e);
 }
 
-static void on_settled(void *arg, const struct pg_error *error, const enum store_answer *answers,
-                       size_t n)
+static void settled(struct dispatcher *d, const struct turn *t, const struct pg_error *error,
+                    const struct store_turned *turned)
 {
-    struct settling *s = arg;
-    struct dispatcher *d = s->d;
-    OB_CRASH_POINT("after_settle");
-    for (size_t i = 0; i < n; i++) {
-        struct execution *e = s->executions[i];
+    static const struct pg_error not_ours = {.err = OB_ECONN};
+    bool is_busy = false;
+    if (t->count > 0)
+        OB_CRASH_POINT("after_settle");
+    for (size_t i = 0; i < t->count; i++) {
+        struct execution *e = t->executions[i];
         list_remove(&e->result_link);
-        if (error != NULL)
-            back_to_results(d, e, error);
-        else
-            recorded(d, e, answers[i]);
+        if (error != NULL) {
+            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours);
+            continue;
+        }
+        is_busy = is_busy || turned->answers[i] == STORE_BUSY;
+        recorded(d, e, turned->answers[i]);
     }
-    ob_free(s);
-    if (error != NULL)
-        refused(d, "settle", error);
-    answer(d);
+    if (t->count > 0 && turned->is_settle_refused)
+        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
+    else if (error == NULL && t->count > 0)
+        d->settle_skips_locked = is_busy;
 }
 
-/* Takes results for one settle: as many as fit, or one alone that was refused before. The rest has
+/* Takes results for one turn: as many as fit, or one alone that was refused before. The rest has
  * its turn at once. */
-static struct settling *take_results(struct dispatcher *d)
+static void take_results(struct dispatcher *d, struct turn *t)
 {
-    struct settling *s = ob_xcalloc(1, sizeof *s + RESULTS_PER_TURN * sizeof s->executions[0]);
     uint64_t now = clock_mono_ms();
     size_t output_bytes = 0;
-    s->d = d;
     list_for_each (node, tmp, &d->results) {
         struct execution *e = result_of(node);
         if (now < e->settle_after_ms)
             continue;
         output_bytes += e->outcome.head_len + e->outcome.tail_len;
-        bool is_too_much = s->count == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
-        if (s->count > 0 && (is_too_much || e->settle_alone))
+        bool is_too_much = t->count == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
+        if (t->count > 0 && (is_too_much || e->settle_alone))
             break;
         list_remove(&e->result_link);
         e->state = EXECUTION_SETTLING;
-        s->executions[s->count++] = e;
+        t->executions[t->count++] = e;
         if (e->settle_alone)
             break;
     }
-    return s;
 }
 
-static void send_settle(struct dispatcher *d)
+/* ---- look ---- */
+
+/* When the next scheduled job falls due. Due, and still there: more than one look moves, or
+ * somebody holds the row locked. */
+static void await_due(struct dispatcher *d, int64_t due_before_us)
 {
-    if (!has_results(d))
+    const struct stream *s = &d->stream;
+    if (s->next_due_us == INT64_MAX)
         return;
-    struct settling *s = take_results(d);
-    struct store_result *results = ob_xcalloc(s->count, sizeof *results);
-    for (size_t i = 0; i < s->count; i++) {
-        struct execution *e = s->executions[i];
+    if (s->next_due_us > s->now_us)
+        due_in(d, (uint64_t)(s->next_due_us - s->now_us) / 1000 + 1);
+    else if (s->next_due_us != due_before_us)
+        d->look_wanted = true;
+    else
+        due_in(d, LOCKED_RETRY_MS);
+}
+
+static void looked(struct dispatcher *d, const struct turn *t, const struct pg_error *error,
+                   const struct store_turned *turned)
+{
+    if (error != NULL) {
+        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
+        d->look_wanted = true; /* nothing is known: the next turn asks again */
+        return;
+    }
+    int64_t due_before_us = d->stream.next_due_us;
+    if (!lanes_learn(t->asked, turned->seen, turned->batch)) {
+        session_fail(d->session, "outbox.look() answered what was not asked for");
+    } else {
+        stream_learn(&d->stream, turned->seen, turned->batch, t->first_claim, clock_mono_ms());
+        await_due(d, due_before_us);
+        wake_looked(d, turned->seen, turned->batch->count);
+        d->begin_config = t->config;
+        runner_begin(d, turned->batch);
+        d->begin_config = NULL;
+    }
+    batch_unref(turned->batch);
+    seen_free(turned->seen);
+}
+
+static void on_turned(void *arg, const struct pg_error *error, const struct store_turned *turned)
+{
+    struct turn *t = arg;
+    struct dispatcher *d = t->d;
+    settled(d, t, error, turned);
+    if (t->asked != NULL)
+        looked(d, t, error, turned);
+    if (error != NULL)
+        refused(d, turned->is_settle_refused ? "settle" : "look", error);
+    lanes_asked_free(t->asked);
+    config_unref(t->config);
+    ob_free(t);
+    turn_answered(d);
+}
+
+static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *look)
+{
+    bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
+    t->asked = lanes_ask(&d->lanes, may_claim, clock_mono_ms());
+    t->config = config_ref(d->lanes.config);
+    t->first_claim = session_take_claims(d->session, t->asked->slots_sum);
+    *look = (struct store_look){
+        .first_claim = t->first_claim,
+        .tasks = t->asked->tasks,
+        .slots = t->asked->slots,
+        .shares = t->asked->shares,
+        .tasks_count = t->asked->count,
+        .shared_slots = t->asked->shared_slots,
+        .lanes = t->asked->codes,
+        .lane_xids = t->asked->xids,
+        .lane_ids = t->asked->ids,
+        .lane_limits = t->asked->limits,
+        .lanes_count = t->asked->codes_count,
+    };
+    stream_ask(&d->stream, look);
+}
+
+static void send_turn(struct dispatcher *d, bool with_look)
+{
+    size_t room = with_look || has_results(d) ? RESULTS_PER_TURN : 0;
+    struct turn *t = ob_xcalloc(1, sizeof *t + room * sizeof t->executions[0]);
+    struct store_look look;
+    t->d = d;
+    take_results(d, t);
+    if (with_look)
+        ask_look(d, t, &look);
+    struct store_result *results = ob_xcalloc(t->count + 1, sizeof *results);
+    for (size_t i = 0; i < t->count; i++) {
+        struct execution *e = t->executions[i];
         results[i] = (struct store_result){.token = {.id = e->job.id, .claim = e->job.claim},
                                            .outcome = &e->outcome,
                                            .delay_ms = e->delay_ms};
     }
+    const struct store_turn turn = {.results = results,
+                                    .results_count = t->count,
+                                    .skip_locked = d->settle_skips_locked,
+                                    .look = with_look ? &look : NULL};
+    bool has_results_ = t->count > 0;
     d->turn_pending++;
-    OB_CRASH_POINT("before_settle");
-    store_settle(session_conn(d->session), session_id(d->session), results, s->count, on_settled,
-                 s);
+    if (has_results_)
+        OB_CRASH_POINT("before_settle");
+    if (with_look)
+        OB_CRASH_POINT("before_claim");
+    store_turn(session_conn(d->session), session_id(d->session), &turn, on_turned, t);
     ob_free(results);
-    OB_CRASH_POINT("after_settle_sent");
+    if (has_results_)
+        OB_CRASH_POINT("after_settle_sent");
+    if (with_look)
+        OB_CRASH_POINT("after_claim_sent");
 }
 
-/* ---- due ---- */
+/* ---- the slow check ---- */
 
-static void on_due(void *arg, const struct pg_error *error, int moved, int64_t next_ms)
+static void on_swept(void *arg, const struct pg_error *error, struct seen *seen)
 {
     struct dispatcher *d = arg;
+    struct lanes_asked *asked = d->sweep_asked;
+    d->sweep_asked = NULL;
     if (error != NULL) {
-        refused(d, "due", error);
+        refused(d, "sweep", error);
+        d->stream.is_sweeping = false; /* the same stretch at the next */
+    } else if (!lanes_learn(asked, seen, NULL)) {
+        session_fail(d->session, "outbox.sweep() answered what was not asked for");
     } else {
-        if (moved > 0)
-            d->look_wanted = true;
-        /* Due, and not moved: somebody holds the row locked. */
-        if (next_ms >= 0)
-            due_in(d,
-                   moved == 0 && next_ms < LOCKED_RETRY_MS ? LOCKED_RETRY_MS : (uint64_t)next_ms);
+        stream_swept(&d->stream, seen);
     }
-    answer(d);
+    seen_free(seen);
+    lanes_asked_free(asked);
+    turn_answered(d);
 }
 
-static void send_due(struct dispatcher *d)
+static void send_sweep(struct dispatcher *d)
 {
-    if (!d->due_wanted || d->phase != PHASE_RUNNING)
-        return;
-    d->due_wanted = false;
+    struct store_sweep sweep;
+    d->sweep_asked = lanes_ask(&d->lanes, false, clock_mono_ms());
+    sweep.tasks = d->sweep_asked->tasks;
+    sweep.tasks_count = d->sweep_asked->count;
+    stream_ask_sweep(&d->stream, &sweep);
     d->turn_pending++;
-    store_due(session_conn(d->session), on_due, d);
+    store_sweep(session_conn(d->session), &sweep, on_swept, d);
 }
 
-/* ---- claim ---- */
-
-/* Counts what came for each want; false if the server answered something that was not asked for. */
-static bool count_claimed(struct dispatcher *d, const struct batch *batch)
+static void on_sweep_timer(uv_timer_t *timer)
 {
-    size_t expected = 0;
-    for (size_t i = 0; i < d->wants_count; i++)
-        lanes_find(&d->lanes, d->wants[i].task)->claimed = 0;
-    for (size_t k = 0; k < batch->count; k++) {
-        struct lane *lane = lanes_find(&d->lanes, batch->jobs[k].job.task);
-        if (lane == NULL)
-            return false;
-        lane->claimed++;
-    }
-    for (size_t i = 0; i < d->wants_count; i++) {
-        struct lane *lane = lanes_find(&d->lanes, d->wants[i].task);
-        if (lane->claimed > d->wants[i].slots)
-            return false;
-        lane_claimed(lane, d->wants[i].slots, lane->claimed);
-        expected += (size_t)lane->claimed;
-    }
-    return expected == batch->count;
+    struct dispatcher *d = timer->data;
+    stream_begin_sweep(&d->stream);
+    turn_look(d);
 }
 
-static void forget_wants(struct dispatcher *d)
-{
-    ob_free(d->wants);
-    d->wants = NULL;
-    config_unref(d->wants_config);
-    d->wants_config = NULL;
-}
+/* ---- sending ---- */
 
-static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
-{
-    struct dispatcher *d = arg;
-    if (error != NULL) {
-        d->is_claim_unknown = d->is_claim_unknown || error->err == OB_ECONN;
-        refused(d, "claim", error);
-        /* Nothing is known: lanes stay wet, and the next turn asks again. */
-    } else if (!count_claimed(d, batch)) {
-        session_fail(d->session, "outbox.claim() answered jobs that were not asked for");
-        batch_unref(batch);
-    } else {
-        runner_begin(d, batch);
-        batch_unref(batch);
-    }
-    forget_wants(d);
-    answer(d);
-}
-
-static void send_claim(struct dispatcher *d)
-{
-    if (!dispatcher_may_start(d) || d->is_quiet || d->lanes.count == 0)
-        return;
-    d->wants = ob_xcalloc(d->lanes.count, sizeof *d->wants);
-    d->wants_count = lanes_wants(&d->lanes, clock_mono_ms(), d->wants);
-    d->wants_config = config_ref(d->lanes.config);
-    size_t slots = 0;
-    for (size_t i = 0; i < d->wants_count; i++)
-        slots += (size_t)d->wants[i].slots;
-    if (slots == 0) {
-        forget_wants(d);
-        return;
-    }
-    d->turn_pending++;
-    OB_CRASH_POINT("before_claim");
-    store_claim(session_conn(d->session), session_id(d->session),
-                session_take_claims(d->session, slots), d->wants, d->wants_count, on_claimed, d);
-    OB_CRASH_POINT("after_claim_sent");
-}
-
+/* A look goes with a turn when somebody asks for one that could claim, when we are awake (nobody
+ * would tell), and at the poll, even if no slot is free: a session that says nothing for a lease is
+ * ended by the server. */
 static void on_turn_timer(uv_timer_t *timer)
 {
     struct dispatcher *d = timer->data;
     if (!session_is_ready(d->session) || d->turn_pending > 0)
         return;
-    if (d->look_wanted)
-        lanes_wet_all(&d->lanes);
-    d->look_wanted = false;
-    session_progress(d->session);
+    bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
+    bool with_look =
+        wants_look(d) || d->poll_wanted || (may_claim && has_results(d) && !wake_is_asleep(d));
+    if (d->stream.is_sweeping || with_look || has_results(d))
+        session_progress(d->session);
     d->turn_pending = 1; /* held until everything is sent: an answer may come from inside a call */
-    send_settle(d);
-    if (session_is_ready(d->session))
-        send_due(d);
-    if (session_is_ready(d->session))
-        send_claim(d);
-    answer(d);
+    if (with_look) {
+        d->look_wanted = false;
+        d->poll_wanted = false;
+        if (may_claim)
+            wake_before_turn(d);
+    }
+    if (session_is_ready(d->session) && (with_look || has_results(d)))
+        send_turn(d, with_look);
+    if (session_is_ready(d->session) && d->stream.is_sweeping)
+        send_sweep(d);
+    turn_answered(d);
 }
 
 static void on_poll_timer(uv_timer_t *timer)
 {
     struct dispatcher *d = timer->data;
-    d->due_wanted = true;
+    d->poll_wanted = true;
     turn_look(d);
 }
 
@@ -362,14 +423,20 @@ void turn_init(struct dispatcher *d)
     (void)uv_timer_init(&d->loop, &d->due_timer);
     d->turn_timer.data = d;
     d->poll_timer.data = d;
+    (void)uv_timer_init(&d->loop, &d->look_timer);
+    (void)uv_timer_init(&d->loop, &d->sweep_timer);
     d->due_timer.data = d;
+    d->look_timer.data = d;
+    d->sweep_timer.data = d;
     d->due_at_ms = UINT64_MAX;
 }
 
 /* Polls within each third of the lease at the latest: the server ends a session that is idle for a
  * lease. (The lease is the one of the start, whatever a reload says.) */
-static void start_poll_timer(struct dispatcher *d)
+static void start_poll_timers(struct dispatcher *d)
 {
+    uint64_t sweep = d->lanes.config->sweep_interval_ms;
+    (void)uv_timer_start(&d->sweep_timer, on_sweep_timer, sweep, sweep);
     uint64_t most = d->options->config->lease_ms / 3;
     uint64_t interval = d->lanes.config->poll_interval_ms;
     interval = interval < most ? interval : most;
@@ -378,22 +445,29 @@ static void start_poll_timer(struct dispatcher *d)
 
 void turn_ready(struct dispatcher *d)
 {
-    start_poll_timer(d);
-    d->due_wanted = true;
+    start_poll_timers(d);
+    stream_reset(&d->stream);
+    lanes_forget(&d->lanes);
+    wake_reset(d);
+    d->poll_wanted = true;
     turn_look(d);
 }
 
 void turn_reloaded(struct dispatcher *d)
 {
     if (uv_is_active((uv_handle_t *)&d->poll_timer))
-        start_poll_timer(d);
+        start_poll_timers(d);
+    if (session_is_ready(d->session))
+        wake_unwatch_all(d); /* of tasks that are gone, too */
     turn_look(d);
 }
 
 void turn_unready(struct dispatcher *d)
 {
     (void)uv_timer_stop(&d->poll_timer);
+    (void)uv_timer_stop(&d->sweep_timer);
     (void)uv_timer_stop(&d->due_timer);
     (void)uv_timer_stop(&d->turn_timer);
+    wake_reset(d);
     d->due_at_ms = UINT64_MAX;
 }

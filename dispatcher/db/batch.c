@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "db/row.h"
 
-/* The columns of outbox.claim(), in order. When you change this: sql/, outbox.claim. */
+/* The columns of outbox.look(), in order. When you change this: sql/, outbox.look. */
 enum column {
     COL_ID,
     COL_CLAIM,
@@ -23,6 +23,7 @@ enum column {
     COL_KEY,
     COL_CREATED_AT,
     COL_EXPIRED,
+    COL_STATE,
     COL_COUNT
 };
 
@@ -54,13 +55,16 @@ struct batch *batch_parse_take(PGresult *result)
 {
     int rows = PQntuples(result);
     struct batch *b = NULL;
-    if (PQnfields(result) != COL_COUNT)
+    if (PQnfields(result) != COL_COUNT || rows == 0 || PQgetisnull(result, rows - 1, COL_STATE))
         goto fail;
+    rows--; /* the last one is the state */
     b = ob_calloc(1, sizeof *b + (size_t)rows * sizeof b->jobs[0]);
     if (b == NULL)
         goto fail;
     b->result = result;
     b->refs = 1;
+    b->state = PQgetvalue(result, rows, COL_STATE);
+    b->state_len = (size_t)PQgetlength(result, rows, COL_STATE);
     for (int i = 0; i < rows; i++) {
         if (!parse_row(result, i, &b->jobs[i]))
             goto fail;

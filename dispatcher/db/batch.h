@@ -1,4 +1,4 @@
-/* batch.h - what one claim brought: jobs as views into its PGresult, which lives until the last of
+/* batch.h - what one look brought: jobs as views into its PGresult, which lives until the last of
  * them is let go. */
 #ifndef OB_DB_BATCH_H
 #define OB_DB_BATCH_H
@@ -10,7 +10,7 @@
 
 typedef struct pg_result PGresult; /* as libpq-fe.h has it */
 
-struct claimed { /* one row of outbox.claim() */
+struct claimed { /* one row of outbox.look() */
     struct job job;
     int payload_size; /* job.payload is NULL when it was too large to come with the claim */
     bool expired;     /* expires_at has passed */
@@ -19,11 +19,13 @@ struct claimed { /* one row of outbox.claim() */
 struct batch {
     PGresult *result;
     size_t refs;
+    const char *state; /* the look's account of itself, as JSON; a view */
+    size_t state_len;
     size_t count;
     struct claimed jobs[];
 };
 
-/* Takes the result of outbox.claim() (binary format). NULL: a row is not as expected, or no memory;
+/* Takes the result of outbox.look() (binary format). NULL: a row is not as expected, or no memory;
  * the result is then cleared. The caller holds the one reference. */
 struct batch *batch_parse_take(PGresult *result);
 struct batch *batch_ref(struct batch *b);

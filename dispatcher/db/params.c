@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 
 enum {
     OID_BOOL = 16,
@@ -17,10 +18,14 @@ enum {
     OID_INT4 = 23,
     OID_TEXT = 25,
     OID_INT4_ARRAY = 1007,
+    OID_BOOL_ARRAY = 1000,
     OID_TEXT_ARRAY = 1009,
     OID_INT8_ARRAY = 1016,
+    OID_TIMESTAMPTZ = 1184,
     OID_INTERVAL = 1186,
-    OID_JSONB = 3802
+    OID_JSONB = 3802,
+    OID_XID8 = 5069,
+    OID_XID8_ARRAY = 271
 };
 enum { ARRAY_BYTES_MAX = 64 * 1024 * 1024 };
 
@@ -51,6 +56,29 @@ void params_int8(struct params *p, int64_t value)
 {
     size_t i = next(p, OID_INT8);
     (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRId64, value);
+    p->values[i] = p->scratch[i];
+}
+
+void params_xid8(struct params *p, uint64_t value)
+{
+    size_t i = next(p, OID_XID8);
+    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRIu64, value);
+    p->values[i] = p->scratch[i];
+}
+
+void params_xid8_null(struct params *p)
+{
+    add_text(p, OID_XID8, NULL);
+}
+
+void params_timestamp_us(struct params *p, int64_t us)
+{
+    if (us == INT64_MIN) {
+        add_text(p, OID_TIMESTAMPTZ, "-infinity");
+        return;
+    }
+    size_t i = next(p, OID_TIMESTAMPTZ);
+    clock_rfc3339(us, 6, p->scratch[i]);
     p->values[i] = p->scratch[i];
 }
 
@@ -127,6 +155,27 @@ void params_int8_array(struct params *p, const int64_t *values, size_t n)
     for (size_t i = 0; i < n; i++) {
         put_u32(b, 8);
         put_u64(b, (uint64_t)values[i]);
+    }
+    end_array(p, b);
+}
+
+void params_xid8_array(struct params *p, const uint64_t *values, size_t n)
+{
+    struct buf *b = begin_array(p, OID_XID8_ARRAY, OID_XID8, n);
+    for (size_t i = 0; i < n; i++) {
+        put_u32(b, 8);
+        put_u64(b, values[i]);
+    }
+    end_array(p, b);
+}
+
+void params_bool_array(struct params *p, const bool *values, size_t n)
+{
+    struct buf *b = begin_array(p, OID_BOOL_ARRAY, OID_BOOL, n);
+    for (size_t i = 0; i < n; i++) {
+        char byte = values[i] ? 1 : 0;
+        put_u32(b, 1);
+        buf_append(b, &byte, 1);
     }
     end_array(p, b);
 }

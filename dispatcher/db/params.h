@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "db/pgconn.h"
 
-enum { PARAMS_MAX = 12, PARAMS_SCRATCH = 40 };
+enum { PARAMS_MAX = 20, PARAMS_SCRATCH = 40 };
 
 struct params {
     size_t count;
@@ -31,6 +31,12 @@ void params_text(struct params *p,
                  const char *value); /* NULL: SQL NULL; borrowed until pgbatch_add */
 void params_jsonb(struct params *p, const char *value); /* likewise */
 void params_interval_ms(struct params *p, uint64_t ms);
+void params_xid8(struct params *p, uint64_t value);
+void params_xid8_null(struct params *p);
+/* Microseconds since 1970; INT64_MIN: -infinity. */
+void params_timestamp_us(struct params *p, int64_t us);
+void params_xid8_array(struct params *p, const uint64_t *values, size_t n);
+void params_bool_array(struct params *p, const bool *values, size_t n);
 void params_int8_array(struct params *p, const int64_t *values, size_t n);
 void params_int4_array(struct params *p, const int *values, size_t n);
 void params_text_array(struct params *p, const char *const *values, size_t n);

@@ -157,3 +157,8 @@ PGresult *pgbatch_take_result(struct pgbatch *b, size_t i)
         b->stmts[i].result = NULL;
     return res;
 }
+
+size_t pgbatch_failed_at(const struct pgbatch *b)
+{
+    return b->failed_at;
+}

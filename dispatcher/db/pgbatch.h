@@ -40,6 +40,7 @@ struct pgbatch {
     size_t answered_count;
     bool is_sync_sent;
     struct pg_error error; /* the first failure; err 0: none */
+    size_t failed_at;      /* which statement that was; count: the commit, or the connection */
     pgbatch_cb cb;
     void *arg;
 };

@@ -53,6 +53,8 @@ size_t pgbatch_count(const struct pgbatch *b);
 /* The i-th statement's result inside the callback, NULL after an error. The batch owns it, unless
  * taken (PQclear it then). */
 PGresult *pgbatch_result(struct pgbatch *b, size_t i);
+/* Inside the callback, with an error: which statement failed, from 0. */
+size_t pgbatch_failed_at(const struct pgbatch *b);
 PGresult *pgbatch_take_result(struct pgbatch *b, size_t i);
 
 struct pgconn_callbacks {

@@ -266,8 +266,10 @@ static void take_failure(struct pgconn *c, struct pgbatch *b, PGresult *res)
         pgconn_down(c, &e); /* FATAL, or libpq itself: lost, out of memory */
         return;
     }
-    if (b->error.err == 0)
+    if (b->error.err == 0) {
         b->error = e;
+        b->failed_at = b->answered_count;
+    }
     if (b->answered_count == b->count)
         return; /* an error at the Sync: the commit failed */
     struct pgstmt *s = &b->stmts[b->answered_count];
@@ -441,6 +443,7 @@ void pgpipe_abandon(struct pgconn *c)
     while (!list_is_empty(&c->batches)) {
         struct pgbatch *b = head_batch(c);
         ob_assert(b != NULL);
+        b->failed_at = b->count;
         b->error = error; /* results that came without the Sync prove nothing: not to be seen */
         answer_batch(c, b, &error);
     }

@@ -204,6 +204,24 @@ void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_c
     send_tasks(c, "SELECT outbox.unwatch($1)", tasks, n, cb, arg);
 }
 
+void store_unwatch_all(struct pgconn *c, store_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    struct store_call *call = store_call_new(parse_plain, arg);
+    call->cb.plain = cb;
+    store_send(c, &p, "SELECT pg_advisory_unlock_all()", call);
+}
+
+void store_restamp(struct pgconn *c, store_count_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    struct store_call *call = store_call_new(parse_count, arg);
+    call->cb.count = cb;
+    store_send(c, &p, "SELECT outbox.restamp()", call);
+}
+
 void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg)
 {
     char timeout[32];

@@ -15,6 +15,7 @@
 #include "core/outcome.h"
 #include "db/batch.h"
 #include "db/pgconn.h"
+#include "db/seen.h"
 
 /* The settings that a session needs, whatever the role or database has changed. Caller frees
  * (ob_free). */
@@ -73,11 +74,14 @@ void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_boo
  * end it when it is silent for a whole lease: not before, since a session may wait for the schema
  * or the name. */
 void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg);
-/* The tasks that we handle, for those who look; and the locks that producers feel. */
+/* The tasks that we handle, for those who look. */
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n,
                     store_bool_cb cb, void *arg);
+/* Asleep for these tasks: who enqueues for them notifies. Stacks. And awake: lets all of them go.
+ */
 void store_watch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);
 void store_unwatch(struct pgconn *c, const char *const *tasks, size_t n, store_cb cb, void *arg);
+void store_unwatch_all(struct pgconn *c, store_cb cb, void *arg);
 
 struct store_peer {
     int64_t id;
@@ -112,15 +116,6 @@ void store_adopt(struct pgconn *c, int64_t owner, int64_t previous,
                  const struct store_token *tokens, size_t n, int64_t first_claim, store_adopt_cb cb,
                  void *arg);
 
-struct store_want { /* free slots of a task */
-    const char *task;
-    int slots;
-};
-/* Claims up to the wanted slots, numbered from first_claim on. The batch is the callback's. */
-typedef void (*store_claim_cb)(void *arg, const struct pg_error *error, struct batch *batch);
-void store_claim(struct pgconn *c, int64_t owner, int64_t first_claim,
-                 const struct store_want *wants, size_t n, store_claim_cb cb, void *arg);
-
 /* A payload that was too large to come with its claim. bytes is a view; NULL: no such job any more.
  */
 typedef void (*store_payload_cb)(void *arg, const struct pg_error *error, const char *bytes,
@@ -132,17 +127,75 @@ struct store_result { /* one finished attempt; its delay is already decided */
     const struct outcome *outcome;
     uint64_t delay_ms;
 };
-enum store_answer { STORE_RECORDED, STORE_LOST, STORE_GONE };
-/* answers[i] belongs to results[i] of the call. More output of children than 64 MiB with base64 is
- * refused from inside the call. */
-typedef void (*store_settle_cb)(void *arg, const struct pg_error *error,
-                                const enum store_answer *answers, size_t n);
-void store_settle(struct pgconn *c, int64_t owner, const struct store_result *results, size_t n,
-                  store_settle_cb cb, void *arg);
+enum store_answer { STORE_RECORDED, STORE_LOST, STORE_GONE, STORE_BUSY };
 
-/* Scheduled jobs that fell due become ready. next_ms: how long until the next one by the server's
- * clock, -1: none is scheduled. */
-typedef void (*store_due_cb)(void *arg, const struct pg_error *error, int moved, int64_t next_ms);
-void store_due(struct pgconn *c, store_due_cb cb, void *arg);
+/* A look at the stream: the arguments of outbox.look(), in its order. Everything is borrowed for
+ * the call, but for pending_xids and pending_ids, which store_turn() frees. */
+struct store_look {
+    int64_t first_claim;
+    const char **tasks; /* sorted by strcmp */
+    int *slots;
+    bool *shares;
+    size_t tasks_count;
+    int shared_slots;
+    bool has_position; /* false: only what comes from now on */
+    uint64_t position_xid;
+    int64_t position_id;
+    uint64_t older;
+    uint64_t *pending_xids;
+    int64_t *pending_ids;
+    size_t pending_count;
+    int *lanes;
+    uint64_t *lane_xids;
+    int64_t *lane_ids;
+    int *lane_limits;
+    size_t lanes_count;
+    const int64_t *revisit;
+    size_t revisit_count;
+    int64_t due_from_us; /* INT64_MIN: from the beginning */
+};
+
+/* What finished is recorded, then what fits is claimed: one transaction. Either may be absent. */
+struct store_turn {
+    const struct store_result *results;
+    size_t results_count;    /* 0: none */
+    bool skip_locked;        /* do not wait for a result's row that somebody locks: STORE_BUSY */
+    struct store_look *look; /* NULL: none */
+};
+struct store_turned {
+    bool is_settle_refused;           /* with an error: it was the results' */
+    const enum store_answer *answers; /* answers[i] belongs to results[i]; a view */
+    size_t answers_count;
+    struct batch *batch; /* what was claimed; the callback's. NULL: there was no look */
+    struct seen *seen;   /* likewise; freed with seen_free */
+};
+/* More output of children than 64 MiB with base64 is refused from inside the call. */
+typedef void (*store_turn_cb)(void *arg, const struct pg_error *error,
+                              const struct store_turned *turned);
+void store_turn(struct pgconn *c, int64_t owner, const struct store_turn *turn, store_turn_cb cb,
+                void *arg);
+
+/* The slow check of a stretch that was read long ago. */
+struct store_sweep {
+    const char **tasks; /* sorted by strcmp */
+    size_t tasks_count;
+    uint64_t from_xid;
+    int64_t from_id;
+    uint64_t to_xid;
+    int64_t to_id;
+};
+typedef void (*store_seen_cb)(void *arg, const struct pg_error *error, struct seen *seen);
+void store_sweep(struct pgconn *c, const struct store_sweep *sweep, store_seen_cb cb, void *arg);
+
+/* Ready rows that carry a transaction of the future get one of today. count: how many. */
+void store_restamp(struct pgconn *c, store_count_cb cb, void *arg);
+/* A transaction id of our own: every one that began before is below it. */
+typedef void (*store_xid_cb)(void *arg, const struct pg_error *error, uint64_t xid);
+void store_take_xid(struct pgconn *c, store_xid_cb cb, void *arg);
+/* Those of the transactions that may have written to outbox.job; xids is a view. */
+typedef void (*store_xids_cb)(void *arg, const struct pg_error *error, const uint64_t *xids,
+                              size_t n);
+void store_still_writing(struct pgconn *c, const uint64_t *xids, size_t n, store_xids_cb cb,
+                         void *arg);
 
 #endif

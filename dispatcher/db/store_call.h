@@ -14,6 +14,7 @@ struct store_call {
     void (*parse)(struct store_call *call, PGresult *res, const struct pg_error *error);
     void *arg;
     bool keep;
+    struct pgconn *conn; /* of a turn */
     union {
         store_cb plain;
         store_level_cb level;
@@ -23,12 +24,13 @@ struct store_call {
         store_peers_cb peers;
         store_count_cb count;
         store_adopt_cb adopt;
-        store_claim_cb claim;
         store_payload_cb payload;
-        store_settle_cb settle;
-        store_due_cb due;
+        store_turn_cb turn;
+        store_seen_cb seen;
+        store_xid_cb xid;
+        store_xids_cb xids;
     } cb;
-    struct store_token *tokens; /* store_settle: those of its results, in their order */
+    struct store_token *tokens; /* of a turn's results, in their order */
     size_t count;
 };
 
@@ -37,6 +39,8 @@ store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_er
 void store_call_free(struct store_call *call); /* store_send() does it, after the answer */
 /* Sends one statement as a batch of its own. Takes the call, deinits the parameters. */
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call);
+/* The ids, and the claims, of n tokens as two parameters. */
+void store_params_tokens(struct params *p, const struct store_token *tokens, size_t n);
 /* False if the statement failed or answered no row, which none of ours does; *error then says so.
  */
 bool store_has_row(PGresult *res, const struct pg_error **error);

@@ -97,8 +97,8 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     PGconn *frozen = testdb_connect_as("dispatcher");
     char sql[200];
     ck_assert_str_eq(allowed(conn, "dispatcher"),
-                     "adopt cancel claim due extend level payload register release retry settle "
-                     "take_over terminate"
+                     "adopt cancel claim due extend level look payload register release restamp "
+                     "retry settle still_writing sweep take_over terminate"
                      " unregister unwatch wake watch;attempts dispatchers jobs stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");
@@ -113,6 +113,12 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
             "1|done;2|done");
     ck_rows(conn, "SELECT * FROM outbox.release(1, '{3}', '{3}')", "3|done");
     ck_rows(conn, "SELECT * FROM outbox.due()", "0|-");
+    ck_rows(conn, "SELECT outbox.restamp(), outbox.still_writing('{3}')", "0|{}");
+    ck_rows(conn, "SELECT outbox.sweep('{a}', '0', 0, '3', 0) -> 'done'", "true");
+    ck_rows(conn,
+            "SELECT id FROM outbox.look(1, 5, '{b}', '{1}', '{f}', 0, '0', 0, '0', '{}', '{}',"
+            " '{}', '{}', '{}', '{}', '{}', '-infinity')",
+            "-");
     ck_rows(conn, "SELECT outbox.retry(2), outbox.cancel(3)", "retried|cancelled");
     (void)snprintf(sql, sizeof sql,
                    "SELECT answer FROM outbox.register(2, 'one', 'h', 'b', 'l', 1, '{%d}', '', "

@@ -183,8 +183,11 @@ START_TEST(a_dispatcher_is_not_removed_under_an_open_claim)
     PGconn *other = testdb_connect();
     register_one(conn);
     pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
-    pg_exec_ok(conn, "BEGIN");
+    /* The first one, and then one in a few thousand, writes the bounds into the row. */
     ck_rows(conn, "SELECT id FROM outbox.claim(1, 1, '{a}', '{1}')", "1");
+    ck_rows(conn, "SELECT * FROM outbox.release(1, '{1}', '{1}')", "1|done");
+    pg_exec_ok(conn, "BEGIN");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 2, '{a}', '{1}')", "1");
     pg_exec_ok(other, "SET lock_timeout = '100ms'");
     pg_exec_fails(other, "SELECT outbox.take_over(1, 0)", "55P03", NULL);
     pg_exec_fails(other, "SELECT outbox.unregister(1)", "55P03", NULL);
@@ -193,6 +196,42 @@ START_TEST(a_dispatcher_is_not_removed_under_an_open_claim)
     ck_rows(other, "SELECT outbox.unregister(1)", "f");
     ck_rows(other, "SELECT outbox.take_over(1, 1)", "1");
     PQfinish(other);
+    PQfinish(conn);
+}
+END_TEST
+
+/* What a take-over searches: every job it owns became ready between them. */
+START_TEST(the_bounds_of_a_dispatcher_enclose_what_it_owns)
+{
+    static const char between[] =
+        "SELECT count(*), bool_and(d.oldest_claim <= j.ready_xid AND j.ready_xid <= d.newest_claim)"
+        " FROM outbox.job j JOIN outbox.dispatcher d ON d.id = j.owner";
+    PGconn *conn = testdb_connect();
+    register_one(conn);
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', priority => 4)");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a') FROM generate_series(1, 5)");
+    ck_rows(conn, "SELECT num_nulls(oldest_claim, newest_claim) FROM outbox.dispatcher", "2");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 1, '{a}', '{5}')", "2;3;4;5;6");
+    ck_rows(conn, between, "5|t");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 6, '{a}', '{5}')", "1"); /* an older one */
+    ck_rows(conn, between, "6|t");
+    /* A later one widens them only when it lies beyond. */
+    ck_rows(conn,
+            "SELECT newest_claim::text::bigint - ready_xid::text::bigint > 4000"
+            " FROM outbox.dispatcher, outbox.job WHERE job.id = 6",
+            "t");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    pg_exec_ok(conn, "CREATE TABLE before AS SELECT xmin AS version FROM outbox.dispatcher");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 7, '{a}', '{5}')", "7");
+    ck_rows(conn, "SELECT d.xmin = b.version FROM outbox.dispatcher d, before b", "t");
+    ck_rows(conn, between, "7|t");
+    pg_exec_ok(conn, "UPDATE outbox.dispatcher SET newest_claim = oldest_claim");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 8, '{a}', '{5}')", "8");
+    ck_rows(conn,
+            "SELECT j.ready_xid <= d.newest_claim FROM outbox.job j, outbox.dispatcher d"
+            " WHERE j.id = 8",
+            "t");
     PQfinish(conn);
 }
 END_TEST
@@ -310,6 +349,10 @@ START_TEST(running_jobs_are_adopted_by_token)
     ck_rows(conn, "SELECT * FROM outbox.adopt(2, 1, '{4,3,9,1}', '{8,1,1,5}', 100)", "4|100;1|101");
     ck_rows(conn, "SELECT id, owner, claim, attempts FROM outbox.job ORDER BY id",
             "1|2|101|1;2|1|6|1;3|1|7|1;4|2|100|1");
+    ck_rows(conn,
+            "SELECT d.oldest_claim <= j.ready_xid AND j.ready_xid <= d.newest_claim"
+            " FROM outbox.job j JOIN outbox.dispatcher d ON d.id = j.owner WHERE d.id = 2",
+            "t;t");
     ck_rows(conn, "SELECT * FROM outbox.adopt(2, 1, '{4}', '{8}', 200)", "");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{1}', '{5}')", "1|lost");
     ck_rows(conn, "SELECT * FROM outbox.settle(2, '{1}', '{101}')", "1|done");
@@ -370,6 +413,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, rivals_never_share_a_job);
     tcase_add_test(tc, only_a_registered_dispatcher_may_claim);
     tcase_add_test(tc, a_dispatcher_is_not_removed_under_an_open_claim);
+    tcase_add_test(tc, the_bounds_of_a_dispatcher_enclose_what_it_owns);
     tc = sql_case(suite, "cost");
     tcase_add_test(tc, looking_in_vain_writes_nothing);
     tcase_add_test(tc, a_claim_is_a_hot_update);

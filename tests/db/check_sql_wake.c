@@ -37,6 +37,7 @@ static const struct {
     const char *sql;
 } wakers[] = {
     {"enqueue", "SELECT outbox.enqueue('a')"},
+    {"enqueue for later", "SELECT outbox.enqueue('a', delay => '1 hour')"},
     {"enqueue_bytes", "SELECT * FROM outbox.enqueue_bytes('a', '1', 'json')"},
     {"enqueue_many", "SELECT * FROM outbox.enqueue_many('[{\"task\": \"z\"}, {\"task\": \"a\"}, "
                      "{\"task\": \"a\"}]')"},
@@ -49,13 +50,16 @@ static const struct {
     {"due", "SELECT * FROM outbox.due()"},
     {"retry a scheduled one", "SELECT outbox.retry(2)"},
     {"retry a dead one", "SELECT outbox.retry(3)"},
+    {"another dispatcher leaves", "SELECT outbox.unregister(2)"},
+    {"take over of one without jobs", "SELECT outbox.take_over(2, 0)"},
 };
 
-/* Job 1 is claimed, 2 scheduled and due, 3 dead; shop has a trigger. */
+/* Job 1 is claimed, 2 scheduled and due, 3 dead; shop has a trigger. Dispatcher 2 has no job. */
 static PGconn *stage(void)
 {
     PGconn *conn = testdb_connect();
     register_one(conn);
+    ck_rows(conn, REGISTER("2", "two"), "registered");
     pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
     pg_exec_ok(conn, "SELECT * FROM outbox.claim(1, 1, '{a}', '{1}')");
     pg_exec_ok(conn, "SELECT outbox.enqueue('a', delay => '1 hour')");
@@ -71,7 +75,7 @@ static PGconn *stage(void)
     return conn;
 }
 
-START_TEST(who_watches_is_woken_by_whatever_makes_a_job_ready)
+START_TEST(who_watches_is_woken_by_whatever_it_must_look_for)
 {
     PGconn *conn = stage();
     PGconn *listener = listen_to_all();
@@ -103,13 +107,12 @@ START_TEST(nobody_asleep_no_notification)
 }
 END_TEST
 
-START_TEST(a_scheduled_or_rolled_back_job_wakes_nobody)
+START_TEST(a_rolled_back_job_wakes_nobody)
 {
     PGconn *conn = testdb_connect();
     PGconn *listener = listen_to_all();
     PGconn *sleeper = testdb_connect();
     pg_exec_ok(sleeper, "SELECT outbox.watch('{a}')");
-    pg_exec_ok(conn, "SELECT outbox.enqueue('a', delay => '1 hour')");
     pg_exec_ok(conn, "BEGIN");
     pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
     pg_exec_ok(conn, "ROLLBACK");
@@ -250,10 +253,10 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_set_timeout(tc, TIMEOUT_DB_S);
     suite_add_tcase(suite, tc);
-    tcase_add_loop_test(tc, who_watches_is_woken_by_whatever_makes_a_job_ready, 0,
+    tcase_add_loop_test(tc, who_watches_is_woken_by_whatever_it_must_look_for, 0,
                         sizeof wakers / sizeof wakers[0]);
     tcase_add_test(tc, nobody_asleep_no_notification);
-    tcase_add_test(tc, a_scheduled_or_rolled_back_job_wakes_nobody);
+    tcase_add_test(tc, a_rolled_back_job_wakes_nobody);
     tcase_add_test(tc, many_jobs_of_a_transaction_are_one_notification);
     tcase_add_test(tc, a_producer_may_opt_out_and_wake_by_hand);
     tcase_add_test(tc, a_prepared_transaction_wakes_by_hand);

@@ -21,7 +21,6 @@ static struct {
     bool boolean;
     int number;
     int second;
-    int64_t next_ms;
     char text[256];
     bool is_null;
     size_t len;
@@ -33,7 +32,10 @@ static struct {
     struct store_token tokens[ITEMS_MAX];
     enum store_answer answers[ITEMS_MAX];
     size_t n;
+    bool is_settle_refused;
     struct batch *batch;
+    struct seen *seen;
+    uint64_t xids[ITEMS_MAX];
 } got;
 
 static void note(const struct pg_error *error)
@@ -116,12 +118,42 @@ static void on_adopted(void *arg, const struct pg_error *error, const struct sto
         got.tokens[i] = adopted[i];
 }
 
-static void on_claimed(void *arg, const struct pg_error *error, struct batch *batch)
+static void on_turned(void *arg, const struct pg_error *error, const struct store_turned *turned)
 {
     (void)arg;
     note(error);
-    ck_assert_int_eq(batch == NULL, error != NULL);
-    got.batch = batch;
+    ck_assert_int_eq(turned->batch == NULL, turned->seen == NULL);
+    ck_assert(error == NULL || turned->batch == NULL);
+    got.batch = turned->batch;
+    got.seen = turned->seen;
+    got.is_settle_refused = turned->is_settle_refused;
+    got.n = turned->answers_count;
+    for (size_t i = 0; i < got.n && i < ITEMS_MAX; i++)
+        got.answers[i] = turned->answers[i];
+}
+
+static void on_seen(void *arg, const struct pg_error *error, struct seen *seen)
+{
+    (void)arg;
+    note(error);
+    ck_assert_int_eq(seen == NULL, error != NULL);
+    got.seen = seen;
+}
+
+static void on_xid(void *arg, const struct pg_error *error, uint64_t xid)
+{
+    (void)arg;
+    note(error);
+    got.xids[0] = xid;
+}
+
+static void on_xids(void *arg, const struct pg_error *error, const uint64_t *xids, size_t n)
+{
+    (void)arg;
+    note(error);
+    got.n = n;
+    for (size_t i = 0; i < n && i < ITEMS_MAX; i++)
+        got.xids[i] = xids[i];
 }
 
 static void on_payload(void *arg, const struct pg_error *error, const char *bytes, size_t len)
@@ -131,24 +163,6 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     got.is_null = bytes == NULL;
     got.len = len;
     (void)snprintf(got.text, sizeof got.text, "%.*s", (int)len, bytes != NULL ? bytes : "");
-}
-
-static void on_settled(void *arg, const struct pg_error *error, const enum store_answer *answers,
-                       size_t n)
-{
-    (void)arg;
-    note(error);
-    got.n = n;
-    for (size_t i = 0; i < n && i < ITEMS_MAX; i++)
-        got.answers[i] = answers[i];
-}
-
-static void on_due(void *arg, const struct pg_error *error, int moved, int64_t next_ms)
-{
-    (void)arg;
-    note(error);
-    got.number = moved;
-    got.next_ms = next_ms;
 }
 
 /* Waits for the answer of the call just made, which must have committed. */
@@ -186,9 +200,18 @@ static void begin(void)
     open_rig();
 }
 
-static void end(void)
+/* What the newest look brought. */
+static void let_go(void)
 {
     batch_unref(got.batch);
+    seen_free(got.seen);
+    got.batch = NULL;
+    got.seen = NULL;
+}
+
+static void end(void)
+{
+    let_go();
     rig_close(&rig);
     testdb_drop();
 }
@@ -216,13 +239,39 @@ static void register_as(int64_t id, const char *name)
     ck_assert(!got.has_rival);
 }
 
-static void claim(int64_t owner, int64_t first, const char *task, int slots)
+/* A look at the whole stream, for bill and mail. The lists of transactions are the call's. */
+static struct store_look look_for(int bill, int mail, int64_t first)
 {
-    const struct store_want want = {.task = task, .slots = slots};
-    batch_unref(got.batch);
-    got.batch = NULL;
-    store_claim(rig.conn, owner, first, &want, 1, on_claimed, NULL);
-    answered();
+    static const char *tasks[] = {"bill", "mail"};
+    static int slots[2];
+    static bool shares[2];
+    slots[0] = bill;
+    slots[1] = mail;
+    return (struct store_look){.first_claim = first,
+                               .tasks = tasks,
+                               .slots = slots,
+                               .shares = shares,
+                               .tasks_count = 2,
+                               .has_position = true,
+                               .due_from_us = INT64_MIN};
+}
+
+static void turn(const struct store_result *results, size_t n, struct store_look *look)
+{
+    const struct store_turn t = {.results = results, .results_count = n, .look = look};
+    let_go();
+    store_turn(rig.conn, ME, &t, on_turned, NULL);
+}
+
+static void look(int bill, int mail, int64_t first)
+{
+    struct store_look l = look_for(bill, mail, first);
+    turn(NULL, 0, &l);
+}
+
+static void settle(const struct store_result *results, size_t n)
+{
+    turn(results, n, NULL);
 }
 
 /* n jobs of mail, registered as ME and claimed from claim 1 on; their ids are 1 to n. */
@@ -232,7 +281,8 @@ static void claim_jobs(int n)
     (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('mail') FROM generate_series(1, %d)", n);
     testdb_exec(sql);
     register_as(ME, "me");
-    claim(ME, 1, "mail", n);
+    look(0, n, 1);
+    answered();
     ck_assert_uint_eq(got.batch->count, (size_t)n);
 }
 
@@ -515,7 +565,8 @@ START_TEST(claimed_job_has_every_column)
     testdb_exec("UPDATE outbox.job SET lost = 2, key = 'user 1',"
                 " created_at = '2020-01-02 03:04:05.678901Z'");
     register_as(ME, "me");
-    claim(ME, 41, "mail", 5);
+    look(0, 5, 41);
+    answered();
     ck_assert_uint_eq(got.batch->count, 1);
     const struct claimed *c = &got.batch->jobs[0];
     ck_assert_int_eq(c->job.id, 1);
@@ -541,7 +592,8 @@ START_TEST(absent_columns_are_null)
     testdb_exec("SELECT outbox.enqueue_bytes('mail', '', 'msgpack')");
     testdb_exec("UPDATE outbox.job SET expires_at = '2020-01-01'");
     register_as(ME, "me");
-    claim(ME, 1, "mail", 1);
+    look(0, 1, 1);
+    answered();
     const struct claimed *c = &got.batch->jobs[0];
     ck_assert_int_eq(c->job.max_attempts, 0);
     ck_assert_ptr_null(c->job.headers);
@@ -573,28 +625,29 @@ START_TEST(several_tasks_are_claimed_at_once)
 {
     testdb_exec("SELECT outbox.enqueue(t) FROM unnest('{mail,mail,mail,bill,fax}'::text[]) AS t");
     register_as(ME, "me");
-    const struct store_want some[] = {{"bill", 5}, {"mail", 2}, {"none", 3}};
-    store_claim(rig.conn, ME, 10, some, 3, on_claimed, NULL);
+    look(5, 2, 10);
     answered();
     ck_assert_uint_eq(got.batch->count, 3);
-    ck_assert_str_eq(got.batch->jobs[0].job.task, "bill");
-    ck_assert_int_eq(got.batch->jobs[0].job.claim, 10);
-    ck_assert_str_eq(got.batch->jobs[2].job.task, "mail");
-    ck_assert_int_eq(got.batch->jobs[2].job.claim, 12);
-    batch_unref(got.batch);
-    got.batch = NULL;
-    store_claim(rig.conn, ME, 20, some, 1, on_claimed, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert_str_eq(got.batch->jobs[i].job.task, i < 2 ? "mail" : "bill");
+        ck_assert_int_eq(got.batch->jobs[i].job.claim, (int64_t)(10 + i));
+    }
+    ck_assert_uint_eq(got.seen->blocked.count, 1);
+    ck_assert_int_eq(got.seen->blocked.items[0].lane, 2 * 4 + 1);
+    ck_assert_int_eq(got.seen->blocked.items[0].id, 3);
+    look(5, 0, 20);
     answered();
     ck_assert_uint_eq(got.batch->count, 0);
 }
 END_TEST
 
-START_TEST(claim_of_the_unregistered_is_refused)
+START_TEST(look_of_the_unregistered_is_refused)
 {
-    const struct store_want want = {"mail", 1};
-    store_claim(rig.conn, ME, 1, &want, 1, on_claimed, NULL);
+    testdb_exec("SELECT outbox.enqueue('mail')");
+    look(0, 1, 1);
     refused_with("22023");
     ck_assert_ptr_null(got.batch);
+    ck_assert(!got.is_settle_refused);
 }
 END_TEST
 
@@ -602,7 +655,8 @@ START_TEST(large_payload_is_fetched_apart)
 {
     testdb_exec("SELECT outbox.enqueue('mail', to_jsonb(repeat('x', 70000)))");
     register_as(ME, "me");
-    claim(ME, 1, "mail", 1);
+    look(0, 1, 1);
+    answered();
     ck_assert_ptr_null(got.batch->jobs[0].job.payload);
     ck_assert_int_eq(got.batch->jobs[0].payload_size, 70002);
     store_payload(rig.conn, 1, on_payload, NULL);
@@ -615,24 +669,29 @@ START_TEST(large_payload_is_fetched_apart)
 }
 END_TEST
 
-/* Another shape than the program knows, as after a migration to come. */
-START_TEST(claim_with_unreadable_rows_is_an_error)
+/* Another shape than the program knows, as after a migration to come: told as an error, and the
+ * connection is given up, as nobody knows what was claimed. */
+START_TEST(look_with_unreadable_rows_is_an_error)
 {
-    testdb_exec("SELECT outbox.enqueue('mail')");
+    static const char *const states[] = {"NULL", "'[]'", "'{\"position\": \"x\"}'"};
+    char sql[1000];
+    (void)snprintf(
+        sql, sizeof sql,
+        "CREATE FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8,"
+        " bigint, xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[],"
+        " timestamptz, integer DEFAULT 1, integer DEFAULT 1, OUT id bigint, OUT claim bigint,"
+        " OUT task text, OUT priority smallint, OUT attempt integer, OUT max_attempts integer,"
+        " OUT lost integer, OUT encoding text, OUT payload bytea, OUT payload_size integer,"
+        " OUT headers text, OUT key text, OUT created_at timestamptz, OUT expired boolean,"
+        " OUT state jsonb) LANGUAGE plpgsql AS $$BEGIN state := %s; END$$",
+        states[_i]);
     register_as(ME, "me");
-    testdb_exec("ALTER TABLE outbox.job DISABLE TRIGGER ALL");
-    testdb_exec("CREATE OR REPLACE FUNCTION outbox.claim(owner bigint, first_claim bigint,"
-                " tasks text[], slots integer[], payload_max integer DEFAULT 65536)"
-                " RETURNS TABLE(id bigint, claim bigint, task text, priority smallint,"
-                " attempt integer, max_attempts integer, lost integer, encoding text,"
-                " payload bytea, payload_size integer, headers text, key text,"
-                " created_at timestamptz, expired boolean) LANGUAGE sql AS"
-                " $$SELECT 1::bigint, 1::bigint, NULL::text, 1::smallint, 1, 1, 0, 'json'::text,"
-                " ''::bytea, 0, ''::text, ''::text, now(), false$$");
-    const struct store_want want = {"mail", 1};
-    store_claim(rig.conn, ME, 1, &want, 1, on_claimed, NULL);
+    testdb_exec("ALTER FUNCTION outbox.look RENAME TO look_before");
+    testdb_exec(sql);
+    look(0, 1, 1);
     refused_with("XX000");
     ck_assert_ptr_null(got.batch);
+    rig_until(&rig, rig.downs == 1);
 }
 END_TEST
 
@@ -652,7 +711,7 @@ START_TEST(results_are_answered_in_their_order)
     const struct outcome done = outcome(OUTCOME_DONE, "");
     const struct store_result results[] = {
         {{4, 4}, &done, 0}, {{3, 3}, &done, 0}, {{2, 2}, &done, 0}, {{1, 1}, &done, 0}};
-    store_settle(rig.conn, ME, results, 4, on_settled, NULL);
+    settle(results, 4);
     answered();
     ck_assert_uint_eq(got.n, 4);
     ck_assert_int_eq(got.answers[0], STORE_RECORDED);
@@ -682,7 +741,7 @@ START_TEST(each_outcome_has_its_effect)
     dead.http_status = 410;
     const struct store_result results[] = {
         {{1, 1}, &done, 0}, {{2, 2}, &retry, 3600000}, {{3, 3}, &dead, 0}, {{4, 4}, &release, 0}};
-    store_settle(rig.conn, ME, results, 4, on_settled, NULL);
+    settle(results, 4);
     answered();
     for (size_t i = 0; i < 4; i++)
         ck_assert_int_eq(got.answers[i], STORE_RECORDED);
@@ -710,7 +769,7 @@ START_TEST(death_without_a_run_leaves_no_attempt)
     struct outcome dead = outcome(OUTCOME_DEAD, "expired");
     dead.uncounted = true;
     const struct store_result result = {{1, 1}, &dead, 0};
-    store_settle(rig.conn, ME, &result, 1, on_settled, NULL);
+    settle(&result, 1);
     answered();
     ck_assert_int_eq(testdb_long("SELECT attempts FROM outbox.dead"), 0);
     ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.attempt"), 0);
@@ -731,7 +790,7 @@ START_TEST(output_survives_its_encoding)
     o.head = bytes;
     o.head_len = len;
     const struct store_result result = {{1, 1}, &o, 0};
-    store_settle(rig.conn, ME, &result, 1, on_settled, NULL);
+    settle(&result, 1);
     answered();
     testdb_exec("CREATE TABLE public.expected AS SELECT ''::bytea AS bytes");
     PGconn *conn = testdb_connect();
@@ -760,44 +819,20 @@ START_TEST(more_output_than_a_statement_holds_is_refused)
     o.head_len = BYTES;
     for (int i = 0; i < COUNT; i++)
         results[i] = (struct store_result){{i + 1, 1}, &o, 0};
-    store_settle(rig.conn, ME, results, COUNT, on_settled, NULL);
+    settle(results, COUNT);
     ck_assert_uint_eq(got.count, 1);
     ck_assert_int_ne(got.error.err, 0);
     ck_assert_int_ne(got.error.err, OB_ECONN);
+    ck_assert(got.is_settle_refused);
     ck_assert_uint_eq(got.n, COUNT);
     ck_assert_uint_eq(pgconn_pending(rig.conn), 0);
     ob_free(bytes);
 }
 END_TEST
 
-START_TEST(due_jobs_are_made_ready_and_the_next_is_told)
-{
-    store_due(rig.conn, on_due, NULL);
-    answered();
-    ck_assert_int_eq(got.number, 0);
-    ck_assert_int_eq(got.next_ms, -1);
-    testdb_exec("SELECT outbox.enqueue('mail', delay => '1 hour') FROM generate_series(1, 3)");
-    testdb_exec("UPDATE outbox.job SET run_at = now() - interval '1 s' WHERE id < 3");
-    store_due(rig.conn, on_due, NULL);
-    answered();
-    ck_assert_int_eq(got.number, 2);
-    ck_assert_int_gt(got.next_ms, 3000000);
-    ck_assert_int_le(got.next_ms, 3600000);
-    PGconn *human = testdb_connect();
-    testdb_exec("UPDATE outbox.job SET run_at = now() - interval '1 s' WHERE id = 3");
-    pg_exec_ok(human, "BEGIN");
-    pg_exec_ok(human, "SELECT FROM outbox.job WHERE id = 3 FOR UPDATE");
-    store_due(rig.conn, on_due, NULL);
-    answered();
-    ck_assert_int_eq(got.number, 0);
-    ck_assert_int_eq(got.next_ms, 0); /* due, and somebody holds it */
-    PQfinish(human);
-}
-END_TEST
-
 /* ---- connection loss ---- */
 
-enum { CALLS = 19 };
+enum { CALLS = 22 };
 
 /* Every call once. */
 static void call(int i)
@@ -805,7 +840,9 @@ static void call(int i)
     static const char *const tasks[] = {"mail"};
     static const int backends[2] = {1, 2};
     static const struct store_token token = {1, 1};
-    static const struct store_want want = {"mail", 1};
+    static const char *names[] = {"mail"};
+    static const struct store_sweep sweep = {.tasks = names, .tasks_count = 1};
+    static const uint64_t xid = 3;
     const struct store_identity me = identity(ME, "me");
     const struct outcome done = outcome(OUTCOME_DONE, "");
     const struct store_result result = {token, &done, 0};
@@ -857,13 +894,22 @@ static void call(int i)
         store_adopt(c, ME, OTHER, &token, 1, 1, on_adopted, NULL);
         break;
     case 15:
-        store_claim(c, ME, 1, &want, 1, on_claimed, NULL);
+        look(0, 1, 1);
         break;
     case 16:
-        store_settle(c, ME, &result, 1, on_settled, NULL);
+        settle(&result, 1);
         break;
     case 17:
-        store_due(c, on_due, NULL);
+        store_sweep(c, &sweep, on_seen, NULL);
+        break;
+    case 18:
+        store_restamp(c, on_count, NULL);
+        break;
+    case 19:
+        store_take_xid(c, on_xid, NULL);
+        break;
+    case 20:
+        store_still_writing(c, &xid, 1, on_xids, NULL);
         break;
     default:
         store_payload(c, 1, on_payload, NULL);
@@ -949,15 +995,14 @@ Suite *test_suite(void)
     tcase_add_test(tc, absent_columns_are_null);
     tcase_add_test(tc, batch_lives_until_it_is_let_go);
     tcase_add_test(tc, several_tasks_are_claimed_at_once);
-    tcase_add_test(tc, claim_of_the_unregistered_is_refused);
+    tcase_add_test(tc, look_of_the_unregistered_is_refused);
     tcase_add_test(tc, large_payload_is_fetched_apart);
-    tcase_add_test(tc, claim_with_unreadable_rows_is_an_error);
+    tcase_add_loop_test(tc, look_with_unreadable_rows_is_an_error, 0, 3);
     tcase_add_test(tc, results_are_answered_in_their_order);
     tcase_add_test(tc, each_outcome_has_its_effect);
     tcase_add_test(tc, death_without_a_run_leaves_no_attempt);
     tcase_add_loop_test(tc, output_survives_its_encoding, 0, 7);
     tcase_add_test(tc, more_output_than_a_statement_holds_is_refused);
-    tcase_add_test(tc, due_jobs_are_made_ready_and_the_next_is_told);
     tc = add_case(s, "connection loss");
     tcase_add_loop_test(tc, call_is_told_of_a_lost_connection, 0, CALLS);
     tcase_add_loop_test(tc, call_without_a_connection_is_answered_at_once, 0, CALLS);

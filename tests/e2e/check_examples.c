@@ -152,10 +152,34 @@ START_TEST(cpp_example_enqueues_with_headers)
 }
 END_TEST
 
+START_TEST(pipeline_example_commits_the_order_with_its_job)
+{
+    START("--shell", keeping("order-placed", "OUTBOX_TASK"));
+    expect_ran(RUN(EXAMPLES "06_pipeline"));
+    expect_output("enqueued job 1\n");
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM example_orders"), 1);
+    wait_until_all_done();
+    daemon_stop(&d);
+    expect_kept("{\"item\":\"tea\"} order-placed\n");
+}
+END_TEST
+
+/* The order is refused: the job behind it in the pipeline is not there either. */
+START_TEST(pipeline_example_keeps_no_job_without_its_order)
+{
+    testdb_exec("CREATE TABLE example_orders (item text NOT NULL CHECK (item <> 'tea'))");
+    ck_assert_int_eq(RUN(EXAMPLES "06_pipeline"), 1);
+    expect_output("INSERT: ERROR:");
+    ck_assert_ptr_null(strstr(output(), "the job: "));
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.job"), 0);
+}
+END_TEST
+
 /* Without the schema each says what to do, and fails. */
 START_TEST(examples_without_the_schema_say_what_to_do)
 {
-    static const char *const programs[] = {"01_enqueue", "02_batch", "03_event_loop", "04_cpp"};
+    static const char *const programs[] = {"01_enqueue", "02_batch", "03_event_loop", "04_cpp",
+                                           "06_pipeline"};
     char path[512];
     (void)snprintf(path, sizeof path, EXAMPLES "%s", programs[_i]);
     ck_assert_int_eq(RUN(path), 1);
@@ -416,6 +440,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, event_loop_example_commits_the_visit_with_its_job);
     tcase_add_test(tc, cpp_example_enqueues_with_headers);
     tcase_add_test(tc, trigger_example_enqueues_for_each_row);
+    tcase_add_test(tc, pipeline_example_commits_the_order_with_its_job);
+    tcase_add_test(tc, pipeline_example_keeps_no_job_without_its_order);
     tcase_add_test(tc, shop_sends_what_was_ordered_and_nothing_else);
     tcase_add_test(tc, shop_refuses_wrong_options);
     tcase_add_test(tc, sample_configuration_is_right_and_runs);
@@ -429,7 +455,7 @@ Suite *test_suite(void)
     tcase_set_timeout(empty, TIMEOUT_E2E_S);
     tcase_add_unchecked_fixture(empty, pgcluster_start, pgcluster_stop);
     tcase_add_checked_fixture(empty, testdb_create_empty, testdb_drop);
-    tcase_add_loop_test(empty, examples_without_the_schema_say_what_to_do, 0, 4);
+    tcase_add_loop_test(empty, examples_without_the_schema_say_what_to_do, 0, 5);
     suite_add_tcase(s, empty);
     return s;
 }

@@ -66,6 +66,7 @@ START_TEST(defaults_are_those_of_the_manual)
     ck_assert_uint_eq(config->lease_ms, 60000);
     ck_assert_uint_eq(config->stop_timeout_ms, 25000);
     ck_assert_uint_eq(config->poll_interval_ms, 1000);
+    ck_assert_uint_eq(config->sweep_interval_ms, 60000);
     ck_assert_int_eq(config->log_level, LOG_INFO);
     ck_assert_int_eq(config->log_format, LOG_LOGFMT);
     const struct task_config *s = task("s");

@@ -101,6 +101,7 @@ START_TEST(print_shows_every_key_of_a_task)
                                    "lease: 1m\n"
                                    "stop_timeout: 25s\n"
                                    "poll_interval: 1s\n"
+                                   "sweep_interval: 1m\n"
                                    "log_level: info\n"
                                    "log_format: logfmt\n"
                                    "tasks:\n"

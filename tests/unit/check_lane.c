@@ -1,4 +1,5 @@
-/* check_lane.c - slots: never more than are free, shared fairly, kept through reloads; pauses. */
+/* check_lane.c - slots: never more than are free, kept through reloads; pauses; and the backlog of
+ * each lane: opened, walked, closed, in the order of priority and age. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,11 +7,10 @@
 #include "ck_main.h"
 #include "core/lane.h"
 
-enum { NOW = 1000000, WANTS_MAX = 64 };
+enum { NOW = 1000000 };
 
 static struct lanes lanes;
 static struct config *config;
-static struct store_want wants[WANTS_MAX];
 
 /* From YAML, as it is loaded. */
 static struct config *load(const char *text)
@@ -47,18 +47,18 @@ static void reload(const char *text)
     config = next;
 }
 
-/* What is asked for now for the task; 0: nothing. */
+/* The slots that a look now would offer for the task; 0: none, or it is not in the call. */
 static int wanted_at(const char *task, uint64_t now_ms)
 {
-    size_t turn = lanes.turn; /* looking changes nothing */
-    size_t n = lanes_wants(&lanes, now_ms, wants);
-    lanes.turn = turn;
-    for (size_t i = 0; i < n; i++) {
-        ck_assert_int_gt(wants[i].slots, 0);
-        if (strcmp(wants[i].task, task) == 0)
-            return wants[i].slots;
+    struct lanes_asked *a = lanes_ask(&lanes, true, now_ms);
+    int slots = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        ck_assert_int_ge(a->slots[i], 0);
+        if (strcmp(a->tasks[i], task) == 0)
+            slots = a->slots[i];
     }
-    return 0;
+    lanes_asked_free(a);
+    return slots;
 }
 
 static int wanted(const char *task)
@@ -95,10 +95,12 @@ START_TEST(only_free_slots_are_asked_for)
     ck_assert_int_eq(wanted("a"), 1);
     take("a", 1);
     ck_assert_int_eq(wanted("a"), 0);
-    ck_assert(!lanes_have_room(&lanes, NOW));
+    ck_assert(!lanes_have_slots(&lanes, NOW));
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW));
     give_back("a", 1);
     ck_assert_int_eq(wanted("a"), 1);
-    ck_assert(lanes_have_room(&lanes, NOW));
+    ck_assert(lanes_have_slots(&lanes, NOW));
+    ck_assert(lane_has_slots(&lanes, lane("a"), NOW));
     end();
 }
 END_TEST
@@ -111,55 +113,67 @@ START_TEST(one_claim_is_bounded)
 }
 END_TEST
 
+/* What a look is told of slots: "a 5 shared, c 50; shared 10, sum 60". Static storage. */
+static const char *offer(bool may_claim)
+{
+    static char text[400];
+    struct lanes_asked *a = lanes_ask(&lanes, may_claim, NOW);
+    size_t len = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        ck_assert_ptr_eq(a->lanes[i], lane(a->tasks[i]));
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%s %d%s", i > 0 ? ", " : "",
+                                a->tasks[i], a->slots[i], a->shares[i] ? " shared" : "");
+    }
+    (void)snprintf(text + len, sizeof text - len, "; shared %d, sum %zu", a->shared_slots,
+                   a->slots_sum);
+    lanes_asked_free(a);
+    return text;
+}
+
+/* Each may have all of them: who gets how many, the look decides, by priority and age. */
 START_TEST(processes_share_the_daemons_limit)
 {
-    begin("concurrency: 10\ntasks:\n  a: {shell: a, concurrency: 10}\n  b: {shell: b, concurrency: "
-          "10}\n  c: {discard: true, concurrency: 50}\n");
-    ck_assert_int_eq(wanted("a"), 5);
-    ck_assert_int_eq(wanted("b"), 5);
-    ck_assert_int_eq(wanted("c"), 50); /* no process */
+    begin("concurrency: 10\ntasks:\n  a: {shell: a, concurrency: 10}\n  b: {exec: [/bin/true], "
+          "concurrency: 3}\n  c: {discard: true, concurrency: 50}\n");
+    ck_assert_str_eq(offer(true), "a 10 shared, b 3 shared, c 50; shared 10, sum 60");
     take("a", 9);
-    ck_assert_int_eq(wanted("a") + wanted("b"), 1);
+    ck_assert_str_eq(offer(true), "a 1 shared, b 1 shared, c 50; shared 1, sum 51");
     take("b", 1);
-    ck_assert_int_eq(wanted("a") + wanted("b"), 0);
-    ck_assert_int_eq(wanted("c"), 50);
+    ck_assert_str_eq(offer(true), "a 0 shared, b 0 shared, c 50; shared 0, sum 50");
+    ck_assert(!lane_has_slots(&lanes, lane("b"), NOW));
+    ck_assert(lane_has_slots(&lanes, lane("c"), NOW));
+    ck_assert(lanes_have_slots(&lanes, NOW));
+    take("c", 50);
+    ck_assert(!lanes_have_slots(&lanes, NOW));
     end();
 }
 END_TEST
 
-/* Fewer processes than tasks: each has its turn. */
-START_TEST(nobody_starves_when_processes_are_few)
+/* Fewer tasks' slots than the daemon has: no more claim numbers are taken than can be used. */
+START_TEST(sum_of_slots_is_what_can_be_claimed_at_once)
 {
-    begin("concurrency: 2\ntasks:\n  a: {shell: x}\n  b: {shell: x}\n  c: {shell: x}\n  d: {shell: "
-          "x}\n  e: {shell: x}\n");
-    unsigned turns[5] = {0};
-    for (int i = 0; i < 10; i++) {
-        size_t n = lanes_wants(&lanes, NOW, wants);
-        ck_assert_uint_eq(n, 2);
-        for (size_t k = 0; k < n; k++)
-            turns[wants[k].task[0] - 'a'] += (unsigned)wants[k].slots;
-    }
-    for (int i = 0; i < 5; i++)
-        ck_assert_uint_eq(turns[i], 4);
+    begin("concurrency: 100\ntasks:\n  a: {shell: a, concurrency: 2}\n  b: {shell: b, "
+          "concurrency: 3}\n");
+    ck_assert_str_eq(offer(true), "a 2 shared, b 3 shared; shared 100, sum 5");
     end();
 }
 END_TEST
 
-START_TEST(dry_lanes_are_left_out_until_a_look_begins)
+START_TEST(look_that_may_not_claim_is_offered_no_slots)
 {
-    begin("tasks:\n  a: {discard: true}\n  b: {discard: true}\n");
-    int asked = wanted("a");
-    lane_claimed(lane("a"), asked, asked);
-    ck_assert_int_eq(wanted("a"), asked); /* there may be more */
-    lane_claimed(lane("a"), asked, asked - 1);
-    ck_assert_int_eq(wanted("a"), 0);
-    ck_assert(!lanes_are_dry(&lanes, NOW));
-    lane_claimed(lane("b"), asked, 0);
-    ck_assert(lanes_are_dry(&lanes, NOW));
-    ck_assert(!lanes_have_room(&lanes, NOW));
-    lanes_wet_all(&lanes);
-    ck_assert_int_eq(wanted("a"), asked);
-    ck_assert(!lanes_are_dry(&lanes, NOW));
+    begin("tasks:\n  a: {shell: a, concurrency: 2}\n  b: {discard: true}\n");
+    ck_assert_str_eq(offer(false), "a 0 shared, b 0; shared 0, sum 0");
+    end();
+}
+END_TEST
+
+/* As the functions of the database compare them: bytes. */
+START_TEST(tasks_are_told_in_byte_order)
+{
+    begin("concurrency: 1\ntasks:\n  b: {discard: true, concurrency: 1}\n  a-b: {discard: true, "
+          "concurrency: 1}\n  B: {discard: true, concurrency: 1}\n  a.b: {discard: true, "
+          "concurrency: 1}\n");
+    ck_assert_str_eq(offer(true), "B 1, a-b 1, a.b 1, b 1; shared 1, sum 4");
     end();
 }
 END_TEST
@@ -188,8 +202,7 @@ START_TEST(handler_that_is_gone_is_not_claimed_for_and_its_jobs_end_in_peace)
     ck_assert_ptr_eq(lane("a"), a);
     ck_assert_int_eq(wanted("a"), 0);
     ck_assert_int_eq(wanted("b"), 2);
-    lane_claimed(lane("b"), 4, 0);
-    ck_assert(lanes_are_dry(&lanes, NOW)); /* whatever is wet of a */
+    ck_assert_str_eq(offer(true), "b 2 shared; shared 2, sum 2");
     lanes_slot_freed(&lanes, a, config_find_task(old, "a"));
     lanes_slot_freed(&lanes, a, config_find_task(old, "a"));
     ck_assert_uint_eq(lanes.process_running, 0);
@@ -320,9 +333,444 @@ START_TEST(no_process_to_be_had_pauses_processes_alone)
     ck_assert_uint_eq(lanes_note_outcome(&lanes, lane("a"), &o, NOW), 0);
     ck_assert_int_eq(wanted_at("a", NOW + 999), 0);
     ck_assert_int_gt(wanted_at("b", NOW + 999), 0);
-    ck_assert(!lanes_are_dry(&lanes, NOW + 999));
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW + 999));
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW + 999), NOW + 1000);
     ck_assert_int_gt(wanted_at("a", NOW + 1000), 0);
     end();
+}
+END_TEST
+
+/* ---- backlogs ---- */
+
+static struct lanes_asked *call; /* the look under way */
+
+static void ask(bool may_claim)
+{
+    lanes_asked_free(call);
+    call = lanes_ask(&lanes, may_claim, NOW);
+}
+
+static int code_of(const char *task, int priority)
+{
+    for (size_t i = 0; i < call->count; i++) {
+        if (strcmp(call->tasks[i], task) == 0)
+            return (int)(i + 1) * PRIORITIES + priority - 1;
+    }
+    return 0;
+}
+
+/* The backlogs that the look is told of: "a1 from 700:5 limit 3, ...", best first; a1 is task a of
+ * priority 1. Static storage. */
+static const char *told(void)
+{
+    static char text[4000];
+    size_t len = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < call->codes_count; i++) {
+        int code = call->codes[i];
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%s%d from %u:%d limit %d",
+                                i > 0 ? ", " : "", call->tasks[code / PRIORITIES - 1],
+                                code % PRIORITIES + 1, (unsigned)call->xids[i], (int)call->ids[i],
+                                call->limits[i]);
+        ck_assert_uint_lt(len, sizeof text);
+    }
+    return text;
+}
+
+static const char *next(void)
+{
+    ask(true);
+    return told();
+}
+
+/* The answer of the look under way, which claimed n jobs of the task. */
+static bool answer_claimed(const char *json, const char *task, size_t n)
+{
+    struct seen *seen = seen_parse(json, strlen(json));
+    ck_assert_msg(seen != NULL, "%s", json);
+    struct batch *claimed = ob_xcalloc(1, sizeof *claimed + n * sizeof claimed->jobs[0]);
+    for (size_t i = 0; i < n; i++)
+        claimed->jobs[i].job.task = task;
+    claimed->count = n;
+    bool is_sane = lanes_learn(call, seen, claimed);
+    ob_free(claimed);
+    seen_free(seen);
+    return is_sane;
+}
+
+static bool answer(const char *json)
+{
+    return answer_claimed(json, "", 0);
+}
+
+/* Every lane that is told of is exhausted; the next look is under way. */
+static void exhaust(void)
+{
+    char json[4000] = "{\"position\": 1, \"lanes\": [";
+    size_t len = strlen(json);
+    ask(true);
+    for (size_t i = 0; i < call->codes_count; i++)
+        len += (size_t)snprintf(json + len, sizeof json - len, "%s[%d]", i > 0 ? "," : "",
+                                call->codes[i]);
+    (void)snprintf(json + len, sizeof json - len, "]}");
+    ck_assert(answer(json));
+    ask(true);
+}
+
+static void row(char *json, size_t size, const char *list, int code, int xid, int id)
+{
+    (void)snprintf(json, size, "{\"position\": 1, \"%s\": [[%d, %d, %d]]}", list, code, xid, id);
+}
+
+/* The stream had a row of this lane that found no slot. */
+static void block(const char *task, int priority, int xid, int id)
+{
+    char json[100];
+    row(json, sizeof json, "blocked", code_of(task, priority), xid, id);
+    ck_assert(answer(json));
+}
+
+/* The lane continues there. */
+static void walk(const char *task, int priority, int xid, int id)
+{
+    char json[100];
+    row(json, sizeof json, "lanes", code_of(task, priority), xid, id);
+    ck_assert(answer(json));
+}
+
+static void end_look(void)
+{
+    lanes_asked_free(call);
+    call = NULL;
+    end();
+}
+
+/* Before the first look: what was there before us. */
+START_TEST(lanes_are_open_from_the_beginning)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
+    ck_assert(!lanes_are_empty(&lanes));
+    ck_assert(lanes_have_work(&lanes, NOW));
+    ck_assert_str_eq(next(), "a1 from 0:0 limit 2, a2 from 0:0 limit 2, a3 from 0:0 limit 2, "
+                             "a4 from 0:0 limit 2");
+    end_look();
+}
+END_TEST
+
+START_TEST(exhausted_lanes_close)
+{
+    char json[100];
+    begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
+    ask(true);
+    (void)snprintf(json, sizeof json, "{\"position\": 1, \"lanes\": [[%d], [%d], [%d]]}",
+                   code_of("a", 1), code_of("a", 2), code_of("a", 4));
+    ck_assert(answer(json));
+    ck_assert_str_eq(next(), "a3 from 0:0 limit 3");
+    ck_assert(!lanes_are_empty(&lanes));
+    exhaust();
+    ck_assert_str_eq(next(), "");
+    ck_assert(lanes_are_empty(&lanes));
+    ck_assert(!lanes_have_work(&lanes, NOW));
+    ck_assert(lanes_have_slots(&lanes, NOW)); /* for what is to come */
+    end_look();
+}
+END_TEST
+
+START_TEST(walked_lane_continues_where_it_is_said_to)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
+    exhaust();
+    block("a", 2, 700, 5);
+    ck_assert_str_eq(next(), "a2 from 700:5 limit 3");
+    walk("a", 2, 720, 1);
+    ck_assert_str_eq(next(), "a2 from 720:1 limit 3");
+    end_look();
+}
+END_TEST
+
+START_TEST(row_without_a_slot_opens_its_lane)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    take("b", 1);
+    ask(true);
+    block("b", 3, 800, 4);
+    ck_assert(!lanes_are_empty(&lanes));
+    ck_assert(!lanes_have_work(&lanes, NOW)); /* no slot */
+    ck_assert_str_eq(next(), "");
+    give_back("b", 1);
+    ck_assert(lanes_have_work(&lanes, NOW));
+    ck_assert_str_eq(next(), "b3 from 800:4 limit 1");
+    end_look();
+}
+END_TEST
+
+/* Of several, the first counts; and a later one tells nothing new about an open lane. */
+START_TEST(lane_is_open_from_its_first_row)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    exhaust();
+    take("a", 1);
+    ask(true);
+    block("a", 1, 800, 4);
+    ask(true);
+    block("a", 1, 900, 1);
+    block("a", 1, 800, 5);
+    give_back("a", 1);
+    ck_assert_str_eq(next(), "a1 from 800:4 limit 1");
+    end_look();
+}
+END_TEST
+
+/* As of a transaction that ended late: the lane goes back to it. */
+START_TEST(earlier_row_rewinds_its_lane)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    exhaust();
+    take("a", 1);
+    ask(true);
+    block("a", 1, 800, 4);
+    block("a", 1, 800, 3);
+    block("a", 1, 799, 9);
+    give_back("a", 1);
+    ck_assert_str_eq(next(), "a1 from 799:9 limit 1");
+    end_look();
+}
+END_TEST
+
+/* The walk of the same look came after the stream: it has seen what lies behind its beginning. */
+START_TEST(row_that_the_walk_has_seen_opens_nothing)
+{
+    char json[200];
+    begin("tasks:\n  a: {discard: true, concurrency: 5}\n");
+    exhaust();
+    block("a", 1, 800, 4);
+    ck_assert_str_eq(next(), "a1 from 800:4 limit 5");
+    (void)snprintf(json, sizeof json,
+                   "{\"position\": 1, \"lanes\": [[%d]], \"blocked\": [[%d, 810, 1]]}",
+                   code_of("a", 1), code_of("a", 1));
+    ck_assert(answer(json));
+    ck_assert(lanes_are_empty(&lanes));
+    /* One before that beginning, it has not. */
+    ask(true);
+    block("a", 1, 900, 1);
+    ck_assert_str_eq(next(), "a1 from 900:1 limit 5");
+    (void)snprintf(json, sizeof json,
+                   "{\"position\": 1, \"lanes\": [[%d, 950, 1]], \"blocked\": [[%d, 850, 1]]}",
+                   code_of("a", 1), code_of("a", 1));
+    ck_assert(answer(json));
+    ck_assert_str_eq(next(), "a1 from 850:1 limit 5");
+    end_look();
+}
+END_TEST
+
+START_TEST(priority_comes_first_then_age)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    take("a", 1);
+    take("b", 1);
+    ask(true);
+    block("a", 3, 100, 1);
+    block("b", 1, 900, 1);
+    block("b", 2, 500, 2);
+    block("a", 2, 500, 1);
+    block("a", 1, 800, 7);
+    give_back("a", 1);
+    give_back("b", 1);
+    ck_assert_str_eq(next(), "a1 from 800:7 limit 1, b1 from 900:1 limit 1, a2 from 500:1 limit 1,"
+                             " b2 from 500:2 limit 1, a3 from 100:1 limit 1");
+    end_look();
+}
+END_TEST
+
+/* Of one lane, all that there are slots for; of several, about twice its share of each. */
+START_TEST(limits_follow_the_slots)
+{
+    begin("concurrency: 60\ntasks:\n  a: {discard: true, concurrency: 40}\n  b: {shell: b, "
+          "concurrency: 60}\n");
+    exhaust();
+    block("a", 1, 1, 1);
+    ck_assert_str_eq(next(), "a1 from 1:1 limit 40");
+    block("b", 1, 1, 2);
+    block("b", 2, 1, 3);
+    block("b", 3, 1, 4);
+    ck_assert_str_eq(next(), "a1 from 1:1 limit 40, b1 from 1:2 limit 51, b2 from 1:3 limit 51,"
+                             " b3 from 1:4 limit 51"); /* 2 * 100 / 4 + 1, or its slots */
+    take("a", 30);
+    ck_assert_str_eq(next(), "a1 from 1:1 limit 10, b1 from 1:2 limit 36, b2 from 1:3 limit 36,"
+                             " b3 from 1:4 limit 36");
+    end_look();
+}
+END_TEST
+
+/* Not every one of many lanes is walked for a single slot, but each is known to be open. */
+START_TEST(many_lanes_are_not_all_walked)
+{
+    enum { TASKS = 100, WALKED = 64 };
+    static char text[TASKS * 60 + 100];
+    size_t len = (size_t)snprintf(text, sizeof text, "concurrency: 1\ntasks:\n");
+    for (int i = 0; i < TASKS; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {shell: x}\n", i);
+    begin(text);
+    ask(true);
+    ck_assert_uint_eq(call->codes_count, TASKS * PRIORITIES);
+    for (size_t i = 0; i < call->codes_count; i++)
+        ck_assert_int_eq(call->limits[i], i < WALKED ? 1 : 0);
+    for (size_t i = 0; i < WALKED; i++)
+        ck_assert_int_eq(call->codes[i] % PRIORITIES, 0); /* the first priority */
+    end_look();
+}
+END_TEST
+
+/* The slots are one pool: another task's process takes one from this. */
+START_TEST(lanes_of_processes_share_slots)
+{
+    begin("concurrency: 2\ntasks:\n  a: {shell: a, concurrency: 2}\n  b: {shell: b, concurrency: "
+          "2}\n");
+    exhaust();
+    block("a", 1, 1, 1);
+    block("b", 1, 1, 2);
+    ck_assert_str_eq(next(), "a1 from 1:1 limit 2, b1 from 1:2 limit 2");
+    take("b", 1);
+    ck_assert_str_eq(next(), "a1 from 1:1 limit 1, b1 from 1:2 limit 1");
+    take("b", 1);
+    ck_assert_str_eq(next(), "");
+    ck_assert(!lanes_have_work(&lanes, NOW));
+    ck_assert(!lanes_are_empty(&lanes));
+    end_look();
+}
+END_TEST
+
+START_TEST(paused_task_is_not_asked_for)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    struct outcome bad = misconfigured();
+    exhaust();
+    block("a", 1, 1, 1);
+    block("b", 1, 1, 2);
+    (void)lanes_note_outcome(&lanes, lane("a"), &bad, NOW);
+    ck_assert_str_eq(next(), "b1 from 1:2 limit 1");
+    ck_assert_int_eq(call->slots[0], 0);
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW));
+    ck_assert(!lanes_are_empty(&lanes));
+    lanes_asked_free(call);
+    call = lanes_ask(&lanes, true, NOW + 1000);
+    ck_assert_str_eq(told(), "a1 from 1:1 limit 1, b1 from 1:2 limit 1");
+    end_look();
+}
+END_TEST
+
+/* A look that may claim nothing walks nothing, and still opens lanes. */
+START_TEST(look_that_may_not_claim_is_told_of_no_backlog)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    exhaust();
+    ask(false);
+    ck_assert_str_eq(told(), "");
+    block("a", 4, 7, 7);
+    ask(false);
+    ck_assert_str_eq(told(), "");
+    ck_assert_str_eq(next(), "a4 from 7:7 limit 1");
+    end_look();
+}
+END_TEST
+
+START_TEST(other_connection_begins_at_the_beginning)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    exhaust();
+    block("a", 2, 700, 5);
+    lane("a")->is_watched = true;
+    lanes_forget(&lanes);
+    ck_assert(!lane("a")->is_watched);
+    ck_assert_str_eq(next(), "a1 from 0:0 limit 1, a2 from 0:0 limit 1, a3 from 0:0 limit 1, "
+                             "a4 from 0:0 limit 1");
+    end_look();
+}
+END_TEST
+
+/* While a task had no handler, the stream passed its jobs over. */
+START_TEST(handler_that_comes_or_comes_back_has_its_lanes_open)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    exhaust();
+    reload("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    ck_assert_str_eq(next(), "b1 from 0:0 limit 1, b2 from 0:0 limit 1, b3 from 0:0 limit 1, "
+                             "b4 from 0:0 limit 1");
+    exhaust();
+    reload("tasks:\n  b: {discard: true, concurrency: 1}\n");
+    ck_assert_str_eq(next(), "");
+    ck_assert(lanes_are_empty(&lanes));
+    reload("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    ck_assert_str_eq(next(), "a1 from 0:0 limit 1, a2 from 0:0 limit 1, a3 from 0:0 limit 1, "
+                             "a4 from 0:0 limit 1");
+    end_look();
+}
+END_TEST
+
+/* Its jobs wait for nobody: a drain does not wait for them either. */
+START_TEST(backlog_without_a_handler_is_none)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    block("a", 2, 700, 5);
+    reload("tasks:\n  b: {discard: true, concurrency: 1}\n");
+    ck_assert(lanes_are_empty(&lanes));
+    ck_assert(!lanes_have_work(&lanes, NOW));
+    end_look();
+}
+END_TEST
+
+/* A reload while a look is under way: its answer is of the tasks it asked for. */
+START_TEST(answer_is_understood_as_it_was_asked)
+{
+    begin("tasks:\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    int code = code_of("b", 1);
+    reload("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    char json[100];
+    row(json, sizeof json, "blocked", code, 700, 5);
+    ck_assert(answer_claimed(json, "b", 1));
+    ck_assert_str_eq(next(), "a1 from 0:0 limit 1, b1 from 700:5 limit 1, a2 from 0:0 limit 1, "
+                             "a3 from 0:0 limit 1, a4 from 0:0 limit 1");
+    end_look();
+}
+END_TEST
+
+/* ---- answers to what was not asked ---- */
+
+static const char *const insane[] = {
+    "{\"position\": 1, \"lanes\": [[12, 1, 1]]}",
+    "{\"position\": 1, \"lanes\": [[12]]}",
+    "{\"position\": 1, \"lanes\": [[3, 1, 1]]}",
+    "{\"position\": 1, \"blocked\": [[12, 1, 1]]}",
+    "{\"position\": 1, \"blocked\": [[0, 1, 1]]}",
+    "{\"position\": 1, \"blocked\": [[-4, 1, 1]]}",
+    "{\"position\": 1, \"blocked\": [[\"x\", 1, 1]]}",
+};
+
+START_TEST(unknown_lane_is_not_believed)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    reload("tasks:\n  a: {discard: true, concurrency: 1}\n");
+    ask(true);
+    ck_assert_msg(!answer(insane[_i]), "believed: %s", insane[_i]);
+    end_look();
+}
+END_TEST
+
+START_TEST(jobs_beyond_the_slots_are_not_believed)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 2}\n  b: {discard: true, concurrency: 1}\n");
+    ask(true);
+    ck_assert(answer_claimed("{\"position\": 1}", "a", 2));
+    ck_assert(!answer_claimed("{\"position\": 1}", "a", 3));
+    ck_assert(!answer_claimed("{\"position\": 1}", "b", 2));
+    ck_assert(!answer_claimed("{\"position\": 1}", "c", 1));
+    ask(false);
+    ck_assert(!answer_claimed("{\"position\": 1}", "a", 1));
+    end_look();
 }
 END_TEST
 
@@ -333,8 +781,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, only_free_slots_are_asked_for);
     tcase_add_test(tc, one_claim_is_bounded);
     tcase_add_test(tc, processes_share_the_daemons_limit);
-    tcase_add_test(tc, nobody_starves_when_processes_are_few);
-    tcase_add_test(tc, dry_lanes_are_left_out_until_a_look_begins);
+    tcase_add_test(tc, sum_of_slots_is_what_can_be_claimed_at_once);
+    tcase_add_test(tc, look_that_may_not_claim_is_offered_no_slots);
+    tcase_add_test(tc, tasks_are_told_in_byte_order);
     tcase_add_test(tc, lanes_are_found_by_name);
     suite_add_tcase(s, tc);
     tc = tcase_create("reloads");
@@ -348,6 +797,29 @@ Suite *test_suite(void)
     tcase_add_test(tc, jobs_of_one_pause_count_once);
     tcase_add_test(tc, run_or_reload_ends_the_row_of_pauses);
     tcase_add_test(tc, no_process_to_be_had_pauses_processes_alone);
+    suite_add_tcase(s, tc);
+    tc = tcase_create("backlogs");
+    tcase_add_test(tc, lanes_are_open_from_the_beginning);
+    tcase_add_test(tc, exhausted_lanes_close);
+    tcase_add_test(tc, walked_lane_continues_where_it_is_said_to);
+    tcase_add_test(tc, row_without_a_slot_opens_its_lane);
+    tcase_add_test(tc, lane_is_open_from_its_first_row);
+    tcase_add_test(tc, earlier_row_rewinds_its_lane);
+    tcase_add_test(tc, row_that_the_walk_has_seen_opens_nothing);
+    tcase_add_test(tc, priority_comes_first_then_age);
+    tcase_add_test(tc, limits_follow_the_slots);
+    tcase_add_test(tc, many_lanes_are_not_all_walked);
+    tcase_add_test(tc, lanes_of_processes_share_slots);
+    tcase_add_test(tc, paused_task_is_not_asked_for);
+    tcase_add_test(tc, look_that_may_not_claim_is_told_of_no_backlog);
+    tcase_add_test(tc, other_connection_begins_at_the_beginning);
+    tcase_add_test(tc, handler_that_comes_or_comes_back_has_its_lanes_open);
+    tcase_add_test(tc, backlog_without_a_handler_is_none);
+    tcase_add_test(tc, answer_is_understood_as_it_was_asked);
+    suite_add_tcase(s, tc);
+    tc = tcase_create("answers");
+    tcase_add_loop_test(tc, unknown_lane_is_not_believed, 0, sizeof insane / sizeof insane[0]);
+    tcase_add_test(tc, jobs_beyond_the_slots_are_not_believed);
     suite_add_tcase(s, tc);
     return s;
 }

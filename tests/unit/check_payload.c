@@ -404,6 +404,60 @@ END_TEST
 
 #define ROWS(table) ((int)(sizeof(table) / sizeof(table)[0]))
 
+static const struct {
+    const char *text, *error;
+} jsonb[] = {
+    {"\"\\u0001\\uD7FF\\uE000\\uffff\"", ""},
+    {"\"\\ud800\\udc00 \\uDBFF\\uDFFF\"", ""},
+    {"{\"a\\u0000b\": 1}",
+     "line 1, column 10: expected no \\u0000, which PostgreSQL does not store"},
+    {"\"\\\\u0000\"", ""}, /* an escaped backslash */
+    {"\"\\ud800\"", "line 1, column 8: expected a whole surrogate pair"},
+    {"\"\\udc00\\ud800\"", "line 1, column 8: expected a whole surrogate pair"},
+    {"\"\\ud800\\ud800\"", "line 1, column 14: expected a whole surrogate pair"},
+    {"\"\\ud800\\n12345\"", "line 1, column 8: expected a whole surrogate pair"},
+    {"\"\\ud800\\u12g4\"", "line 1, column 12: expected a whole surrogate pair"},
+    {"\"\\ud800\\u", "line 1, column 8: expected a whole surrogate pair"},
+    {"[1,]", "line 1, column 4: expected a value"},
+};
+
+/* What is refused beyond JSON is exactly what jsonb refuses: as JSON it passes. */
+START_TEST(jsonb_has_no_null_character_and_no_half_characters)
+{
+    char error[PAYLOAD_ERROR_SIZE];
+    size_t len = strlen(jsonb[_i].text);
+    char *at = guarded_copy(jsonb[_i].text, len);
+    int err = payload_check_jsonb(at, len, error);
+    ck_assert_str_eq(error, jsonb[_i].error);
+    ck_assert_int_eq(err, jsonb[_i].error[0] == '\0' ? 0 : OB_ESYNTAX);
+    guarded_free(at, len);
+}
+END_TEST
+
+START_TEST(members_of_an_object_come_one_by_one)
+{
+    static const char text[] =
+        " {\"a\" : {\"x\":[\"}\\\"\",{}]} ,\"b\\\"\":-1.5e3,\n\"\":\"s,}\", \"d\":[ ] }";
+    static const char *const wanted[][2] = {
+        {"a", "{\"x\":[\"}\\\"\",{}]}"}, {"b\\\"", "-1.5e3"}, {"", "\"s,}\""}, {"d", "[ ]"}};
+    struct payload_member m;
+    size_t len = strlen(text);
+    char *at = guarded_copy(text, len);
+    size_t pos = 0;
+    for (size_t i = 0; i < 4; i++) {
+        ck_assert(payload_next_member(at, len, &pos, &m));
+        ck_assert_uint_eq(m.name_len, strlen(wanted[i][0]));
+        ck_assert_int_eq(memcmp(m.name, wanted[i][0], m.name_len), 0);
+        ck_assert_uint_eq(m.value_len, strlen(wanted[i][1]));
+        ck_assert_int_eq(memcmp(m.value, wanted[i][1], m.value_len), 0);
+    }
+    ck_assert(!payload_next_member(at, len, &pos, &m));
+    guarded_free(at, len);
+    pos = 0;
+    ck_assert(!payload_next_member("{ }", 3, &pos, &m));
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("payload");
@@ -422,6 +476,8 @@ Suite *test_suite(void)
     tcase_add_loop_test(text, json_is_checked_with_line_and_column, 0, ROWS(json));
     tcase_add_test(text, truncated_json_is_refused);
     tcase_add_test(text, json_nesting_is_bounded);
+    tcase_add_loop_test(text, jsonb_has_no_null_character_and_no_half_characters, 0, ROWS(jsonb));
+    tcase_add_test(text, members_of_an_object_come_one_by_one);
     suite_add_tcase(suite, text);
     return suite;
 }

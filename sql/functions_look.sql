@@ -1,0 +1,483 @@
+-- functions_look.sql: the dispatcher's look at the stream of committed jobs: what is new, what it
+-- knows to be waiting, what it could not get before; claimed as far as slots are free.
+-- min_level: 1
+--
+-- The dispatcher keeps where it stands in its memory, for one connection, and hands it in with each
+-- look: a position in the stream index, transactions that were still running when the position
+-- passed them (pending), lanes with a backlog, and rows that somebody held locked (revisit).
+--
+-- What makes it exact:
+--   position  everything at or below it has been read, but for what is on one of the lists. It never
+--             reaches a transaction that may still commit: it stays below `cut`, which is below every
+--             transaction running in the snapshot of the statement that read (and below our own).
+--   reading and locking are two steps: a row that was read and could not be locked is named in the
+--             answer, because whoever holds it may roll back, and then it is not new to anybody.
+-- The settings of look() keep its plans on the two indexes, whatever the statistics say.
+
+-- outbox.restamp(): ready rows that carry the id of a transaction that is still to come (a dump of
+-- another cluster, or a promoted or crashed server that has forgotten some) get ours. Internal:
+-- called once a connection, before its first look.
+-- Returns how many.
+CREATE OR REPLACE FUNCTION outbox.restamp() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    horizon constant xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    n integer;
+BEGIN
+    PERFORM FROM outbox.job j WHERE j.ready_xid >= horizon AND j.ready_xid IS NOT NULL LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id()
+    WHERE j.id IN (SELECT r.id FROM outbox.job r
+                   WHERE r.ready_xid >= horizon AND r.ready_xid IS NOT NULL
+                   FOR NO KEY UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    UPDATE outbox.dispatcher SET newest_claim = pg_current_xact_id()
+    WHERE newest_claim IS NOT NULL AND newest_claim < pg_current_xact_id();
+    RETURN n;
+END
+$$;
+COMMENT ON FUNCTION outbox.restamp() IS
+    'gives ready rows from the future, as after a restore, a transaction id of today';
+
+-- outbox.pick(...): which of the rows that were read get a slot: by priority, then by age, at most
+-- slots[n] of task n and shared_slots of the tasks that share. Internal.
+--   ids, tasks, priorities, xids  the rows; a task is its index
+-- Returns places in those arrays: chosen, best first; and rest. A row that is there twice is taken
+-- once.
+CREATE OR REPLACE FUNCTION outbox.pick(
+    ids bigint[], tasks integer[], priorities smallint[], xids xid8[],
+    slots integer[], shares boolean[], shared_slots integer,
+    OUT chosen integer[], OUT rest integer[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    SELECT array_agg(q.place ORDER BY q.priority, q.xid, q.id)
+               FILTER (WHERE q.has_slot AND (NOT q.is_sharing OR q.shared_rank <= shared_slots)),
+           array_agg(q.place)
+               FILTER (WHERE NOT q.has_slot OR q.is_sharing AND q.shared_rank > shared_slots)
+    INTO chosen, rest
+    FROM (SELECT p.*, count(*) FILTER (WHERE p.is_sharing AND p.has_slot) OVER (
+                     ORDER BY p.priority, p.xid, p.id) AS shared_rank
+          FROM (SELECT r.id, r.xid, r.priority, r.place::integer AS place,
+                       shares[r.task] AS is_sharing,
+                       row_number() OVER (PARTITION BY r.task
+                           ORDER BY r.priority, r.xid, r.id) <= slots[r.task] AS has_slot
+                FROM (SELECT DISTINCT ON (u.id) u.*
+                      FROM unnest(ids, tasks, priorities, xids) WITH ORDINALITY
+                          AS u(id, task, priority, xid, place)
+                      ORDER BY u.id, u.place) AS r) AS p) AS q;
+END
+$$;
+COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer[], boolean[],
+    integer) IS 'internal: chooses rows for free slots, by priority and age';
+
+-- outbox.look(...): reads what is new in the stream and what was left before, claims what slots are
+-- free for, and says where the reading stands now.
+--   owner         a registered dispatcher
+--   first_claim   number of the first claim; at most as many are used as slots were offered
+--   tasks         names of the tasks it handles, in byte order
+--   slots         free slots of each
+--   shares        whether the task takes part in shared_slots
+--   shared_slots  free slots of all tasks that share
+--   pos_xid, pos_id      the position: the last answer's; at first ('0', 0), or NULL: nothing is read
+--                 but what comes from now on
+--   older         transactions below it that still run become pending instead of holding the position
+--                 back
+--   pending, pending_ids transactions that the position passed, and the last id read of each
+--   lanes         lanes with a backlog: task index * 4 + priority - 1, of tasks with free slots
+--   lane_xids, lane_ids  where each continues: the first row that was not read
+--   lane_limits   at most so many rows of each are wanted; 0: it is only known to be open
+--   revisit       ids of rows that could not be locked before
+--   due_from      scheduled jobs before it are ready already
+--   batch         at most so many rows of the stream are read
+--   payload_max   larger payloads (in bytes) come as NULL: fetch them with outbox.payload
+-- Returns the claimed jobs, first those of the highest priority and age; then one row in which only
+-- state is set, a JSON object:
+--   position, position_id  hand them in again
+--   cut, xmax              transactions: all below cut are finished, or pending; none at xmax or above
+--                          was visible
+--   full                   the stream has more
+--   running                transactions running in the snapshot (absent: none)
+--   pending                those to add to the list
+--   ended, partial         those to take off it, as they are finished and read; [xid, id] of those
+--                          read in part
+--   blocked                [lane, xid, id]: rows read that found no slot; the first of each lane
+--   lanes                  [lane, xid, id]: where a lane of the call continues; [lane]: it is
+--                          exhausted
+--   missed                 ids that were tried, if not all were obtained: revisit those that did not
+--                          come
+--   now, next_due          the server's clock, and the earliest scheduled job's time, in microseconds
+--                          since 1970
+--   xid                    our own transaction, if it has one
+-- A lane of `blocked` that is open and continues at or before that row needs nothing.
+-- Errors: 22023 the owner is not registered.
+CREATE OR REPLACE FUNCTION outbox.look(
+    owner bigint, first_claim bigint,
+    tasks text[], slots integer[], shares boolean[], shared_slots integer,
+    pos_xid xid8, pos_id bigint, older xid8, pending xid8[], pending_ids bigint[],
+    lanes integer[], lane_xids xid8[], lane_ids bigint[], lane_limits integer[],
+    revisit bigint[], due_from timestamptz, batch integer DEFAULT 1000,
+    payload_max integer DEFAULT 65536)
+RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt integer,
+              max_attempts integer, lost integer, encoding text, payload bytea,
+              payload_size integer, headers text, key text, created_at timestamptz,
+              expired boolean, state jsonb)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    now_at constant timestamptz := clock_timestamp();
+    next_due timestamptz;
+    snapshot pg_snapshot;
+    running xid8[];
+    xmax xid8;
+    cut xid8;
+    own xid8;
+    last_xid xid8;
+    last_id bigint;
+    is_full boolean;
+    new_pending xid8[];
+    ended jsonb;
+    partial jsonb;
+    blocked jsonb;
+    walked jsonb;
+    -- rows that were read and may have a slot, in parallel: place on disk, id, transaction, task
+    -- index, priority
+    c_tids tid[];
+    c_ids bigint[];
+    c_xids xid8[];
+    c_tasks integer[];
+    c_priorities smallint[];
+    -- the same of one step
+    s_tids tid[];
+    s_ids bigint[];
+    s_xids xid8[];
+    s_tasks integer[];
+    s_priorities smallint[];
+    -- rows that found none: lane, transaction, id
+    b_lanes integer[];
+    b_xids xid8[];
+    b_ids bigint[];
+    n_lanes integer[];
+    n_xids xid8[];
+    n_ids bigint[];
+    w_from integer; -- the first of the rows that came from a lane's backlog
+    seen integer;
+    most integer;
+    picked integer[];
+    rest integer[];
+    obtained bigint;
+BEGIN
+    SELECT d.next_due INTO next_due FROM outbox.make_due(due_from, batch) d;
+    own := pg_current_xact_id_if_assigned();
+
+    -- The stream, from the position on.
+    SELECT pg_current_snapshot(), count(*) >= batch,
+           (array_agg(r.ready_xid))[count(*)::integer], (array_agg(r.id))[count(*)::integer],
+           array_agg(r.ctid) FILTER (WHERE r.is_free),
+           array_agg(r.id) FILTER (WHERE r.is_free),
+           array_agg(r.ready_xid) FILTER (WHERE r.is_free),
+           array_agg(r.n) FILTER (WHERE r.is_free),
+           array_agg(r.priority) FILTER (WHERE r.is_free),
+           array_agg(r.lane) FILTER (WHERE NOT r.is_free),
+           array_agg(r.ready_xid) FILTER (WHERE NOT r.is_free),
+           array_agg(r.id) FILTER (WHERE NOT r.is_free)
+    INTO snapshot, is_full, last_xid, last_id, c_tids, c_ids, c_xids, c_tasks, c_priorities,
+         b_lanes, b_xids, b_ids
+    FROM (SELECT q.*, k.n, k.n * 4 + q.priority - 1 AS lane,
+                 slots[k.n] > 0 AND k.n * 4 + q.priority - 1 <> ALL (lanes) AS is_free
+          FROM (SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                WHERE (j.ready_xid, j.id) > (pos_xid, pos_id)
+                  AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                ORDER BY j.ready_xid, j.id
+                LIMIT batch) AS q
+          CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
+          CROSS JOIN LATERAL (SELECT CASE WHEN tasks[b.n] = q.task THEN b.n END AS n OFFSET 0) AS k
+         ) AS r;
+    running := ARRAY(SELECT pg_snapshot_xip(snapshot));
+    xmax := pg_snapshot_xmax(snapshot);
+
+    -- The cut: below the oldest running transaction that is not to become pending.
+    cut := (greatest(older::text::bigint, xmax::text::bigint - 1000))::text::xid8;
+    IF is_full AND last_xid > cut THEN
+        cut := last_xid; -- more rows than one look reads lie above: go on with them all the same
+    END IF;
+    IF cardinality(running) > 0 THEN
+        SELECT x INTO cut FROM unnest(running || xmax) AS x WHERE x >= cut OR x = xmax
+        ORDER BY x LIMIT 1;
+    ELSE
+        cut := xmax;
+    END IF;
+    IF own < cut THEN
+        cut := own;
+    END IF;
+    IF NOT is_full OR last_xid >= cut THEN
+        last_xid := (cut::text::bigint - 1)::text::xid8;
+        last_id := 9223372036854775807;
+    END IF;
+    IF pos_xid IS NULL OR (last_xid, last_id) > (pos_xid, pos_id) THEN
+        pos_xid := last_xid;
+        pos_id := last_id;
+    END IF;
+    IF running[1] <= pos_xid THEN
+        new_pending := ARRAY(SELECT x FROM unnest(running) AS x
+                             WHERE x <= pos_xid AND x <> ALL (pending));
+    END IF;
+
+    -- Pending transactions that have ended.
+    IF cardinality(pending) > 0 THEN
+        WITH over AS MATERIALIZED (
+            SELECT p.xid, p.id FROM unnest(pending, pending_ids) AS p(xid, id)
+            WHERE pg_visible_in_snapshot(p.xid, pg_current_snapshot()) LIMIT 100),
+        found AS MATERIALIZED (
+            SELECT o.xid AS of_xid, q.*, k.n, k.n * 4 + q.priority - 1 AS lane,
+                   slots[k.n] > 0 AND k.n * 4 + q.priority - 1 <> ALL (lanes) AS is_free
+            FROM over o
+            CROSS JOIN LATERAL (
+                SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                WHERE (j.ready_xid, j.id) > (o.xid, o.id) AND j.ready_xid <= o.xid
+                  AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                ORDER BY j.ready_xid, j.id
+                LIMIT 200) AS q
+            CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
+            CROSS JOIN LATERAL (SELECT CASE WHEN tasks[b.n] = q.task THEN b.n END AS n OFFSET 0)
+                AS k),
+        ends AS MATERIALIZED (
+            SELECT o.xid, count(f.id) = 200 AS has_more, max(f.id) AS last
+            FROM over o LEFT JOIN found f ON f.of_xid = o.xid GROUP BY o.xid)
+        SELECT (SELECT jsonb_agg(e.xid::text::bigint) FROM ends e WHERE NOT e.has_more),
+               (SELECT jsonb_agg(jsonb_build_array(e.xid::text::bigint, e.last))
+                FROM ends e WHERE e.has_more),
+               array_agg(r.ctid) FILTER (WHERE r.is_free),
+               array_agg(r.id) FILTER (WHERE r.is_free),
+               array_agg(r.ready_xid) FILTER (WHERE r.is_free),
+               array_agg(r.n) FILTER (WHERE r.is_free),
+               array_agg(r.priority) FILTER (WHERE r.is_free),
+               array_agg(r.lane) FILTER (WHERE NOT r.is_free),
+               array_agg(r.ready_xid) FILTER (WHERE NOT r.is_free),
+               array_agg(r.id) FILTER (WHERE NOT r.is_free)
+        INTO ended, partial, s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
+        FROM found r;
+        c_tids := c_tids || s_tids;
+        c_ids := c_ids || s_ids;
+        c_xids := c_xids || s_xids;
+        c_tasks := c_tasks || s_tasks;
+        c_priorities := c_priorities || s_priorities;
+        b_lanes := b_lanes || n_lanes;
+        b_xids := b_xids || n_xids;
+        b_ids := b_ids || n_ids;
+    END IF;
+
+    -- Rows that somebody held locked: who is gone or owned is not among the answers any more.
+    IF cardinality(revisit) > 0 THEN
+        SELECT array_agg(r.ctid) FILTER (WHERE r.is_free),
+               array_agg(r.id) FILTER (WHERE r.is_free),
+               array_agg(r.ready_xid) FILTER (WHERE r.is_free),
+               array_agg(r.n) FILTER (WHERE r.is_free),
+               array_agg(r.priority) FILTER (WHERE r.is_free),
+               array_agg(r.lane) FILTER (WHERE NOT r.is_free),
+               array_agg(r.ready_xid) FILTER (WHERE NOT r.is_free),
+               array_agg(r.id) FILTER (WHERE NOT r.is_free)
+        INTO s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
+        FROM (SELECT q.*, k.n, k.n * 4 + q.priority - 1 AS lane, slots[k.n] > 0 AS is_free
+              FROM unnest(revisit) AS v(id)
+              CROSS JOIN LATERAL (
+                  SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                  WHERE j.id = v.id AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                  OFFSET 0) AS q
+              CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
+              CROSS JOIN LATERAL (SELECT CASE WHEN tasks[b.n] = q.task THEN b.n END AS n OFFSET 0)
+                  AS k) AS r;
+        c_tids := c_tids || s_tids;
+        c_ids := c_ids || s_ids;
+        c_xids := c_xids || s_xids;
+        c_tasks := c_tasks || s_tasks;
+        c_priorities := c_priorities || s_priorities;
+        b_lanes := b_lanes || n_lanes;
+        b_xids := b_xids || n_xids;
+        b_ids := b_ids || n_ids;
+    END IF;
+
+    -- The backlogs; after the stream, whose rows of open lanes they must see.
+    w_from := coalesce(cardinality(c_ids), 0) + 1;
+    IF cardinality(lanes) > 0 THEN
+        SELECT array_agg(r.ctid), array_agg(r.id), array_agg(r.ready_xid), array_agg(r.n),
+               array_agg(r.priority)
+        INTO s_tids, s_ids, s_xids, s_tasks, s_priorities
+        FROM (SELECT q.*, l.lane / 4 AS n
+              FROM unnest(lanes, lane_xids, lane_ids, lane_limits) AS l(lane, xid, id, slots)
+              CROSS JOIN LATERAL (
+                  SELECT j.ctid, j.id, j.ready_xid, j.priority FROM outbox.job j
+                  WHERE j.task = tasks[l.lane / 4] AND j.priority = l.lane % 4 + 1
+                    AND (j.ready_xid, j.id) >= (l.xid, l.id)
+                    AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                  ORDER BY j.ready_xid, j.id
+                  LIMIT l.slots + 1) AS q
+              WHERE l.slots > 0) AS r;
+        c_tids := c_tids || s_tids;
+        c_ids := c_ids || s_ids;
+        c_xids := c_xids || s_xids;
+        c_tasks := c_tasks || s_tasks;
+        c_priorities := c_priorities || s_priorities;
+    END IF;
+
+    -- Who gets a slot.
+    seen := coalesce(cardinality(c_ids), 0);
+    IF seen > 0 AND w_from > seen AND cardinality(revisit) = 0
+       AND seen <= least((SELECT min(x) FROM unnest(slots) AS x WHERE x > 0), shared_slots) THEN
+        picked := ARRAY(SELECT generate_series(1, seen)); -- enough slots, whatever the tasks
+    ELSIF seen > 0 AND w_from = 1 AND cardinality(lanes) = 1 THEN
+        most := slots[lanes[1] / 4];
+        IF shares[lanes[1] / 4] THEN
+            most := least(most, shared_slots);
+        END IF;
+        picked := ARRAY(SELECT generate_series(1, least(seen, most)));
+        rest := ARRAY(SELECT generate_series(most + 1, seen));
+    ELSIF seen > 0 THEN
+        SELECT p.chosen, p.rest INTO picked, rest
+        FROM outbox.pick(c_ids, c_tasks, c_priorities, c_xids, slots, shares, shared_slots) p;
+    END IF;
+    IF cardinality(picked) > 0 THEN
+        PERFORM outbox.note_claims(owner, (SELECT x FROM unnest(c_xids) AS x ORDER BY x LIMIT 1),
+                                   (SELECT x FROM unnest(c_xids) AS x ORDER BY x DESC LIMIT 1));
+        RETURN QUERY
+        WITH locked AS MATERIALIZED (
+            SELECT j.ctid, p.claim
+            FROM (SELECT c_tids[u.place] AS tid, c_ids[u.place] AS id,
+                         first_claim + u.n - 1 AS claim
+                  FROM unnest(picked) WITH ORDINALITY AS u(place, n)) AS p
+            JOIN outbox.job j ON j.ctid = p.tid
+            WHERE j.id = p.id AND j.owner IS NULL AND j.ready_xid IS NOT NULL
+            FOR NO KEY UPDATE OF j SKIP LOCKED)
+        UPDATE outbox.job AS j
+        SET owner = look.owner, claim = l.claim, attempts = j.attempts + 1
+        FROM locked l WHERE j.ctid = l.ctid
+        RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,
+                  j.encoding, CASE WHEN octet_length(j.payload) <= payload_max THEN j.payload END,
+                  octet_length(j.payload), j.headers::text, j.key, j.created_at,
+                  coalesce(j.expires_at <= now_at, false), NULL::jsonb;
+        GET DIAGNOSTICS obtained = ROW_COUNT;
+    END IF;
+
+    -- What the caller must know.
+    IF cardinality(lanes) > 0 THEN
+        SELECT jsonb_agg(CASE WHEN r.first IS NOT NULL THEN jsonb_build_array(l.lane, r.xid, r.first)
+                              WHEN w.n > l.slots THEN jsonb_build_array(l.lane, w.xid, w.last)
+                              ELSE jsonb_build_array(l.lane) END)
+        INTO walked
+        FROM unnest(lanes, lane_limits) AS l(lane, slots)
+        LEFT JOIN LATERAL (
+            SELECT count(*) AS n, (array_agg(u.id))[count(*)::integer] AS last,
+                   (array_agg(u.xid::text::bigint))[count(*)::integer] AS xid
+            FROM unnest(c_ids[w_from:], c_xids[w_from:], c_tasks[w_from:], c_priorities[w_from:])
+                AS u(id, xid, task, priority)
+            WHERE u.task * 4 + u.priority - 1 = l.lane) AS w ON true
+        LEFT JOIN LATERAL (
+            SELECT c_ids[p] AS first, c_xids[p]::text::bigint AS xid FROM unnest(rest) AS p
+            WHERE p >= w_from AND c_tasks[p] * 4 + c_priorities[p] - 1 = l.lane
+            ORDER BY c_xids[p], c_ids[p] LIMIT 1) AS r ON true
+        WHERE l.slots > 0;
+    END IF;
+    IF b_ids IS NOT NULL OR rest[1] < w_from OR cardinality(rest) > 1 THEN
+        SELECT jsonb_agg(jsonb_build_array(m.lane, m.xid::text::bigint, m.id)) INTO blocked
+        FROM (SELECT DISTINCT ON (u.lane) u.lane, u.xid, u.id
+              FROM (SELECT * FROM unnest(b_lanes, b_xids, b_ids) AS b(lane, xid, id)
+                    UNION ALL
+                    SELECT c_tasks[p] * 4 + c_priorities[p] - 1, c_xids[p], c_ids[p]
+                    FROM unnest(rest) AS p WHERE p < w_from) AS u
+              ORDER BY u.lane, u.xid, u.id) AS m;
+    END IF;
+    state := jsonb_strip_nulls(jsonb_build_object(
+        'position', pos_xid::text::bigint, 'position_id', pos_id,
+        'cut', cut::text::bigint, 'xmax', xmax::text::bigint, 'full', is_full,
+        'running', (SELECT jsonb_agg(x::text::bigint) FROM unnest(running) AS x),
+        'pending', (SELECT jsonb_agg(x::text::bigint) FROM unnest(new_pending) AS x),
+        'ended', ended, 'partial', partial, 'blocked', blocked, 'lanes', walked,
+        'missed', CASE WHEN obtained < cardinality(picked)
+                       THEN (SELECT jsonb_agg(c_ids[p]) FROM unnest(picked) AS p) END,
+        'now', (extract(epoch FROM now_at) * 1000000)::bigint,
+        'next_due', (extract(epoch FROM next_due) * 1000000)::bigint,
+        'xid', own::text::bigint));
+    RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::text, NULL::smallint, NULL::integer,
+        NULL::integer, NULL::integer, NULL::text, NULL::bytea, NULL::integer, NULL::text,
+        NULL::text, NULL::timestamptz, NULL::boolean, state;
+END
+$$;
+COMMENT ON FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8, bigint,
+    xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, integer,
+    integer) IS
+    'reads the stream of committed jobs from a position on, and claims what slots are free for';
+
+-- outbox.sweep(...): the slow check of a stretch of the stream that was read long ago: rows of the
+-- tasks that nobody owns. Claims nothing.
+--   tasks             names, in byte order
+--   from_xid, from_id, to_xid, to_id  the stretch: above the first, up to the second
+--   batch             at most so many unowned rows are read
+-- Returns one JSON object: position, position_id: how far it came; done: the end was reached;
+-- blocked: [lane, xid, id], the first row of each lane (as in outbox.look).
+CREATE OR REPLACE FUNCTION outbox.sweep(
+    tasks text[], from_xid xid8, from_id bigint, to_xid xid8, to_id bigint,
+    batch integer DEFAULT 1000) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    n bigint;
+    last_xid xid8;
+    last_id bigint;
+    lanes integer[];
+    xids xid8[];
+    ids bigint[];
+BEGIN
+    SELECT count(*), (array_agg(r.ready_xid))[count(*)::integer], (array_agg(r.id))[count(*)::integer],
+           array_agg(r.n * 4 + r.priority - 1) FILTER (WHERE tasks[r.n] = r.task),
+           array_agg(r.ready_xid) FILTER (WHERE tasks[r.n] = r.task),
+           array_agg(r.id) FILTER (WHERE tasks[r.n] = r.task)
+    INTO n, last_xid, last_id, lanes, xids, ids
+    FROM (SELECT q.*, width_bucket(q.task COLLATE "C", tasks) AS n
+          FROM (SELECT j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                WHERE (j.ready_xid, j.id) > (from_xid, from_id)
+                  AND (j.ready_xid, j.id) <= (to_xid, to_id)
+                  AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                ORDER BY j.ready_xid, j.id
+                LIMIT batch) AS q) AS r;
+    IF n < batch THEN
+        last_xid := to_xid;
+        last_id := to_id;
+    END IF;
+    RETURN jsonb_strip_nulls(jsonb_build_object(
+        'position', last_xid::text::bigint, 'position_id', last_id, 'done', n < batch,
+        'blocked', (SELECT jsonb_agg(jsonb_build_array(m.lane, m.xid::text::bigint, m.id))
+                    FROM (SELECT DISTINCT ON (u.lane) u.* FROM unnest(lanes, xids, ids)
+                              AS u(lane, xid, id) ORDER BY u.lane, u.xid, u.id) AS m)));
+END
+$$;
+COMMENT ON FUNCTION outbox.sweep(text[], xid8, bigint, xid8, bigint, integer) IS
+    'the slow check of a stretch of the stream that was read long ago';
+
+-- outbox.still_writing(xids): which of these transactions hold the lock of a writer of outbox.job.
+-- The end of another one can bring no job that was enqueued before this was asked.
+CREATE OR REPLACE FUNCTION outbox.still_writing(xids xid8[]) RETURNS xid8[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT x FROM unnest(xids) AS x
+        WHERE EXISTS (
+            SELECT FROM pg_locks t JOIN pg_locks r ON r.virtualtransaction = t.virtualtransaction
+            WHERE t.locktype = 'transactionid' AND t.mode = 'ExclusiveLock' AND t.granted
+              AND t.transactionid = (x::text::numeric % 4294967296)::text::xid
+              AND r.locktype = 'relation' AND r.relation = 'outbox.job'::regclass
+              AND r.database = (SELECT d.oid FROM pg_database d
+                                WHERE d.datname = current_database())
+              AND r.mode = 'RowExclusiveLock' AND r.granted));
+END
+$$;
+COMMENT ON FUNCTION outbox.still_writing(xid8[]) IS
+    'which transactions hold the lock of a writer of outbox.job';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
