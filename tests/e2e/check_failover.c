@@ -195,7 +195,7 @@ static void await_looks(void)
  * out their transaction ids once more, which the daemon's cursor has passed. */
 START_TEST(crash_that_forgets_transactions_hides_no_later_job)
 {
-    const char *config = e2e_config("poll_interval: 100ms\nlease: 1h\n");
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 100ms\nlease: 1h\n");
     FLEET(&a, "a", NULL, "--config", config, "--shell", noting("mail"));
     expect_flow("mail", 5);
     ck_assert_int_eq(kill((pid_t)testdb_long("SELECT pid FROM pg_stat_activity"

@@ -79,7 +79,7 @@ END_TEST
 /* Each runs what it has handlers for, woken by NOTIFY alone: nobody looks within the test. */
 START_TEST(daemons_with_different_tasks_leave_each_other_alone)
 {
-    const char *config = e2e_config("poll_interval: 1h\nlease: 1h\n");
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 1h\nlease: 1h\n");
     FLEET(&a, "a", NULL, "--config", config, "--shell", noting("mail", "by-a", ""), "--shell",
           noting("both", "by-a", ""));
     FLEET(&b, "b", NULL, "--config", config, "--shell", noting("image", "by-b", ""), "--shell",
@@ -104,7 +104,7 @@ END_TEST
 /* A daemon that is frozen while it sleeps, or has no slot free, or is gone, makes nobody deaf. */
 START_TEST(daemon_that_does_not_hear_makes_no_other_one_deaf)
 {
-    const char *config = e2e_config("poll_interval: 1h\nlease: 1h\n");
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 1h\nlease: 1h\n");
     FLEET(&a, "a", NULL, "--config", config, "--shell", noting("mail", "by-a", ""));
     FLEET(&c, "c", NULL, "--config", config, "--concurrency", "1", "--shell",
           noting("mail", "by-c", wait_for_flag("go")), "--shell",

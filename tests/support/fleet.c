@@ -32,6 +32,15 @@ void fleet_finish_all(long first, long last)
     expect_all_ran(first, last);
 }
 
+static bool has_config(const char *const *args)
+{
+    for (; *args != NULL; args++) {
+        if (strcmp(*args, "--config") == 0)
+            return true;
+    }
+    return false;
+}
+
 void fleet_start(struct daemon *d, const char *name, const char *database, const char *const *args)
 {
     char dir[256];
@@ -39,6 +48,10 @@ void fleet_start(struct daemon *d, const char *name, const char *database, const
     const char *argv[ARGS_MAX] = {"--name", name, "--lock-dir", dir};
     const char *const env[] = {setting, NULL};
     size_t n = 4;
+    if (!has_config(args)) {
+        argv[n++] = "--config";
+        argv[n++] = test_file("fleet.yaml", "sweep_interval: 1h\n", 0644);
+    }
     (void)snprintf(dir, sizeof dir, "%s/host-%s", test_dir(), name);
     (void)mkdir(dir, 0700);
     for (; *args != NULL; args++) {

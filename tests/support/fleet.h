@@ -10,8 +10,8 @@
 #include "daemon.h"
 #include "faultproxy.h"
 
-/* What may take a while although nothing is wrong; and yet less than the dispatcher's own slow
- * checks, so that a job that only they would find is lost. */
+/* What may take a while although nothing is wrong. Less than the time limit of a handler, so that a
+ * job that hangs is one that is left. */
 enum { FLEET_WAIT_MS = 30000 };
 
 /* Waits until no job is live, no longer than that. */
@@ -19,7 +19,8 @@ void fleet_finish(void);
 /* And the jobs from first to last have run, as expect_all_ran() asks. */
 void fleet_finish_all(long first, long last);
 
-/* `outbox run --name NAME ARGS...` with its own lock folder; database: NULL or a conninfo. */
+/* `outbox run --name NAME ARGS...` with its own lock folder, and, unless
+ * args name a --config, the sweep at an hour's distance; database: NULL or a conninfo. */
 void fleet_start(struct daemon *d, const char *name, const char *database, const char *const *args);
 void fleet_start_ready(struct daemon *d, const char *name, const char *database,
                        const char *const *args);
