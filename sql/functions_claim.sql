@@ -8,13 +8,13 @@
 --
 -- Sessions that call these run at READ COMMITTED. A claim changes no indexed column: a HOT update.
 
--- outbox.hold_dispatcher(id): locks the dispatcher's row against removal until the transaction
--- ends, so that no claim can be committed for a dispatcher that was taken over meanwhile. Internal.
+-- outbox.hold_dispatcher(id): keeps the dispatcher from being taken over until the transaction
+-- ends, so that no claim can be committed for one that was. Internal.
 -- Errors: 22023 it is not registered.
 CREATE OR REPLACE FUNCTION outbox.hold_dispatcher(id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM FROM outbox.dispatcher d WHERE d.id = hold_dispatcher.id FOR KEY SHARE;
+    PERFORM FROM outbox.owner o WHERE o.id = hold_dispatcher.id FOR KEY SHARE;
     IF NOT FOUND THEN
         PERFORM outbox.refuse('22023',
             format('no dispatcher %s is registered', coalesce(id::text, 'NULL')),
@@ -25,25 +25,26 @@ $$;
 COMMENT ON FUNCTION outbox.hold_dispatcher(bigint) IS
     'internal: keeps a dispatcher''s row until the transaction ends, or raises an error';
 
--- outbox.note_claims(owner, oldest, newest): keeps the dispatcher's row until the transaction ends,
--- and widens its bounds: every job it owns became ready in a transaction between them. Internal.
+-- outbox.note_claims(owner, oldest, newest): records that every job it owns became ready in a
+-- transaction between these, or the bounds that are known already. Internal.
 -- The upper one is raised by some more than needed, so that it is written once in a while.
--- Errors: 22023 it is not registered.
-CREATE OR REPLACE FUNCTION outbox.note_claims(owner bigint, oldest xid8, newest xid8) RETURNS void
+CREATE OR REPLACE FUNCTION outbox.note_claims(
+    owner bigint, INOUT oldest xid8, INOUT newest xid8)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     d record;
 BEGIN
-    PERFORM outbox.hold_dispatcher(owner);
     SELECT x.oldest_claim, x.newest_claim INTO d
     FROM outbox.dispatcher x WHERE x.id = note_claims.owner;
     IF d.oldest_claim <= oldest AND d.newest_claim >= newest THEN
+        oldest := d.oldest_claim;
+        newest := d.newest_claim;
         RETURN;
     END IF;
-    UPDATE outbox.dispatcher AS x
-    SET oldest_claim = CASE WHEN x.oldest_claim <= oldest THEN x.oldest_claim ELSE oldest END,
-        newest_claim = CASE WHEN x.newest_claim >= newest THEN x.newest_claim
-                            ELSE (newest::text::bigint + 4096)::text::xid8 END
+    oldest := CASE WHEN d.oldest_claim <= oldest THEN d.oldest_claim ELSE oldest END;
+    newest := CASE WHEN d.newest_claim >= newest THEN d.newest_claim
+                   ELSE (newest::text::bigint + 20000)::text::xid8 END;
+    UPDATE outbox.dispatcher AS x SET oldest_claim = oldest, newest_claim = newest
     WHERE x.id = note_claims.owner;
 END
 $$;
@@ -81,7 +82,7 @@ BEGIN
         PERFORM outbox.refuse('22023', 'tasks and slots differ in length, or something is NULL',
             'Pass a number of slots for each task, and the first claim''s number.');
     END IF;
-    PERFORM FROM outbox.dispatcher d WHERE d.id = claim.owner;
+    PERFORM FROM outbox.owner o WHERE o.id = claim.owner;
     IF NOT FOUND THEN
         PERFORM outbox.hold_dispatcher(owner); -- raises the error
     END IF;
@@ -100,6 +101,7 @@ BEGIN
     IF picked IS NULL THEN
         RETURN;
     END IF;
+    PERFORM outbox.hold_dispatcher(owner);
     PERFORM outbox.note_claims(owner, oldest, newest);
     RETURN QUERY
     WITH claimed AS (

@@ -47,6 +47,7 @@ BEGIN
     FROM outbox.dispatcher d WHERE d.name = register.name AND d.id IS DISTINCT FROM previous
     ORDER BY d.started_at DESC LIMIT 1;
     IF NOT FOUND THEN
+        INSERT INTO outbox.owner (id) VALUES (register.id);
         INSERT INTO outbox.dispatcher (id, name, host, boot_id, lock_id, pid, backends, version,
                                        tasks, lease, beat_at, started_at)
         VALUES (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
@@ -82,10 +83,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     tasks text[];
 BEGIN
-    PERFORM FROM outbox.dispatcher d WHERE d.id = unregister.id FOR UPDATE;
+    PERFORM FROM outbox.owner o WHERE o.id = unregister.id FOR UPDATE;
     IF NOT FOUND OR outbox.owned(id) THEN
         RETURN false;
     END IF;
+    DELETE FROM outbox.owner o WHERE o.id = unregister.id;
     DELETE FROM outbox.dispatcher d WHERE d.id = unregister.id RETURNING d.tasks INTO tasks;
     PERFORM outbox.wake_tasks(tasks, false); -- who sleeps must learn what is scheduled
     RETURN true;
@@ -134,6 +136,7 @@ DECLARE
     tasks text[];
 BEGIN
     -- Waits for a claim of its that is being committed; a later one finds the row gone.
+    PERFORM FROM outbox.owner o WHERE o.id = dispatcher FOR UPDATE;
     SELECT d.name, d.oldest_claim, d.newest_claim, d.tasks INTO lost
     FROM outbox.dispatcher d
     WHERE d.id = dispatcher AND (take_over.beat IS NULL OR d.beat = take_over.beat) FOR UPDATE;
@@ -163,6 +166,7 @@ BEGIN
         PERFORM outbox.wake_tasks(tasks, false);
     END IF;
     IF NOT outbox.owned(dispatcher) THEN
+        DELETE FROM outbox.owner o WHERE o.id = take_over.dispatcher;
         DELETE FROM outbox.dispatcher d WHERE d.id = take_over.dispatcher;
         PERFORM outbox.wake_tasks(lost.tasks, false); -- who sleeps must learn what is scheduled
     END IF;

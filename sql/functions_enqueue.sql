@@ -43,6 +43,8 @@ BEGIN
         PERFORM outbox.check_options('', task, octet_length(body), key, unique_key, priority,
             run_at, delay, expires_at, max_attempts, headers, repeat_every, after,
             on_failed_dependency, notify_done);
+        PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
+        created := clock_timestamp();
         due := coalesce(run_at, created + delay);
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
@@ -84,6 +86,8 @@ BEGIN
         PERFORM outbox.check_options('', task, octet_length(payload), key, unique_key, priority,
             run_at, delay, expires_at, max_attempts, headers, repeat_every, after,
             on_failed_dependency, notify_done);
+        PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
+        created := clock_timestamp();
         due := coalesce(run_at, created + delay);
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,

@@ -46,8 +46,8 @@ COMMENT ON FUNCTION outbox.restamp() IS
 -- outbox.pick(...): which of the rows that were read get a slot: by priority, then by age, at most
 -- slots[n] of task n and shared_slots of the tasks that share. Internal.
 --   ids, tasks, priorities, xids  the rows; a task is its index
--- Returns places in those arrays: chosen, best first; and rest. A row that is there twice is taken
--- once.
+-- Returns places in those arrays: chosen, best first; and rest. A row that is there twice counts
+-- once, at its last place: if its lane was walked, the walk has to know that it is left.
 CREATE OR REPLACE FUNCTION outbox.pick(
     ids bigint[], tasks integer[], priorities smallint[], xids xid8[],
     slots integer[], shares boolean[], shared_slots integer,
@@ -69,7 +69,7 @@ BEGIN
                 FROM (SELECT DISTINCT ON (u.id) u.*
                       FROM unnest(ids, tasks, priorities, xids) WITH ORDINALITY
                           AS u(id, task, priority, xid, place)
-                      ORDER BY u.id, u.place) AS r) AS p) AS q;
+                      ORDER BY u.id, u.place DESC) AS r) AS p) AS q;
 END
 $$;
 COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer[], boolean[],
@@ -93,6 +93,8 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --   lane_limits   at most so many rows of each are wanted; 0: it is only known to be open
 --   revisit       ids of rows that could not be locked before
 --   due_from      scheduled jobs before it are ready already
+--   oldest, newest  the last answer's; at first NULL: all its jobs became ready in a transaction
+--                 between these
 --   batch         at most so many rows of the stream are read
 --   payload_max   larger payloads (in bytes) come as NULL: fetch them with outbox.payload
 -- Returns the claimed jobs, first those of the highest priority and age; then one row in which only
@@ -110,6 +112,7 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --                          exhausted
 --   missed                 ids that were tried, if not all were obtained: revisit those that did not
 --                          come
+--   held                   ids of `revisit` that somebody still holds locked: revisit them
 --   now, next_due          the server's clock, and the earliest scheduled job's time, in microseconds
 --                          since 1970
 --   xid                    our own transaction, if it has one
@@ -120,8 +123,8 @@ CREATE OR REPLACE FUNCTION outbox.look(
     tasks text[], slots integer[], shares boolean[], shared_slots integer,
     pos_xid xid8, pos_id bigint, older xid8, pending xid8[], pending_ids bigint[],
     lanes integer[], lane_xids xid8[], lane_ids bigint[], lane_limits integer[],
-    revisit bigint[], due_from timestamptz, batch integer DEFAULT 1000,
-    payload_max integer DEFAULT 65536)
+    revisit bigint[], due_from timestamptz, oldest xid8, newest xid8,
+    batch integer DEFAULT 1000, payload_max integer DEFAULT 65536)
 RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt integer,
               max_attempts integer, lost integer, encoding text, payload bytea,
               payload_size integer, headers text, key text, created_at timestamptz,
@@ -144,6 +147,7 @@ DECLARE
     new_pending xid8[];
     ended jsonb;
     partial jsonb;
+    held jsonb;
     blocked jsonb;
     walked jsonb;
     -- rows that were read and may have a slot, in parallel: place on disk, id, transaction, task
@@ -273,9 +277,23 @@ BEGIN
         b_ids := b_ids || n_ids;
     END IF;
 
-    -- Rows that somebody held locked: who is gone or owned is not among the answers any more.
+    -- Rows that somebody held locked: who is gone or owned is not among the answers any more, and who
+    -- is still held has no slot to keep from others.
     IF cardinality(revisit) > 0 THEN
-        SELECT array_agg(r.ctid) FILTER (WHERE r.is_free),
+        WITH alive AS MATERIALIZED (
+            SELECT q.id FROM unnest(revisit) AS v(id)
+            CROSS JOIN LATERAL (
+                SELECT j.id FROM outbox.job j
+                WHERE j.id = v.id AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                OFFSET 0) AS q),
+        ours AS MATERIALIZED (
+            SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority
+            FROM alive a JOIN outbox.job j ON j.id = a.id
+            WHERE j.ready_xid IS NOT NULL AND j.owner IS NULL
+            FOR NO KEY UPDATE OF j SKIP LOCKED)
+        SELECT (SELECT jsonb_agg(a.id) FROM alive a
+                WHERE NOT EXISTS (SELECT FROM ours o WHERE o.id = a.id)),
+               array_agg(r.ctid) FILTER (WHERE r.is_free),
                array_agg(r.id) FILTER (WHERE r.is_free),
                array_agg(r.ready_xid) FILTER (WHERE r.is_free),
                array_agg(r.n) FILTER (WHERE r.is_free),
@@ -283,15 +301,11 @@ BEGIN
                array_agg(r.lane) FILTER (WHERE NOT r.is_free),
                array_agg(r.ready_xid) FILTER (WHERE NOT r.is_free),
                array_agg(r.id) FILTER (WHERE NOT r.is_free)
-        INTO s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
-        FROM (SELECT q.*, k.n, k.n * 4 + q.priority - 1 AS lane, slots[k.n] > 0 AS is_free
-              FROM unnest(revisit) AS v(id)
-              CROSS JOIN LATERAL (
-                  SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
-                  WHERE j.id = v.id AND j.ready_xid IS NOT NULL AND j.owner IS NULL
-                  OFFSET 0) AS q
-              CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
-              CROSS JOIN LATERAL (SELECT CASE WHEN tasks[b.n] = q.task THEN b.n END AS n OFFSET 0)
+        INTO held, s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
+        FROM (SELECT o.*, k.n, k.n * 4 + o.priority - 1 AS lane, slots[k.n] > 0 AS is_free
+              FROM ours o
+              CROSS JOIN LATERAL (SELECT width_bucket(o.task COLLATE "C", tasks) AS n OFFSET 0) AS b
+              CROSS JOIN LATERAL (SELECT CASE WHEN tasks[b.n] = o.task THEN b.n END AS n OFFSET 0)
                   AS k) AS r;
         c_tids := c_tids || s_tids;
         c_ids := c_ids || s_ids;
@@ -343,8 +357,13 @@ BEGIN
         FROM outbox.pick(c_ids, c_tasks, c_priorities, c_xids, slots, shares, shared_slots) p;
     END IF;
     IF cardinality(picked) > 0 THEN
-        PERFORM outbox.note_claims(owner, (SELECT x FROM unnest(c_xids) AS x ORDER BY x LIMIT 1),
-                                   (SELECT x FROM unnest(c_xids) AS x ORDER BY x DESC LIMIT 1));
+        PERFORM outbox.hold_dispatcher(owner);
+        IF (oldest <= ALL (c_xids) AND newest >= ALL (c_xids)) IS NOT TRUE THEN
+            SELECT b.oldest, b.newest INTO oldest, newest
+            FROM outbox.note_claims(owner,
+                (SELECT x FROM unnest(c_xids) AS x ORDER BY x LIMIT 1),
+                (SELECT x FROM unnest(c_xids) AS x ORDER BY x DESC LIMIT 1)) b;
+        END IF;
         RETURN QUERY
         WITH locked AS MATERIALIZED (
             SELECT j.ctid, p.claim
@@ -398,7 +417,8 @@ BEGIN
         'running', (SELECT jsonb_agg(x::text::bigint) FROM unnest(running) AS x),
         'pending', (SELECT jsonb_agg(x::text::bigint) FROM unnest(new_pending) AS x),
         'ended', ended, 'partial', partial, 'blocked', blocked, 'lanes', walked,
-        'missed', CASE WHEN obtained < cardinality(picked)
+        'oldest', oldest::text::bigint, 'newest', newest::text::bigint,
+        'held', held, 'missed', CASE WHEN obtained < cardinality(picked)
                        THEN (SELECT jsonb_agg(c_ids[p]) FROM unnest(picked) AS p) END,
         'now', (extract(epoch FROM now_at) * 1000000)::bigint,
         'next_due', (extract(epoch FROM next_due) * 1000000)::bigint,
@@ -409,8 +429,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8, bigint,
-    xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, integer,
-    integer) IS
+    xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, xid8, xid8,
+    integer, integer) IS
     'reads the stream of committed jobs from a position on, and claims what slots are free for';
 
 -- outbox.sweep(...): the slow check of a stretch of the stream that was read long ago: rows of the

@@ -123,7 +123,7 @@ RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     has_body constant boolean := payloads IS NOT NULL;
-    created constant timestamptz := clock_timestamp();
+    created timestamptz;
     job jsonb;
     body bytea;
     n bigint;
@@ -161,6 +161,8 @@ BEGIN
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
     END LOOP;
+    PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
+    created := clock_timestamp();
     RETURN QUERY
     WITH made AS (
         INSERT INTO outbox.job AS j (task, priority, encoding, payload, headers, run_at, expires_at,

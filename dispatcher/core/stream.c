@@ -9,7 +9,8 @@
 enum {
     OLDER_AFTER_MS = 20, /* how long a running transaction may hold the position back */
     REVISITS_MAX = 4096, /* beyond, the slow check finds them */
-    SAMPLE_EVERY_US = 20000
+    SAMPLE_EVERY_US = 20000,
+    PENDING_PER_LOOK = 100 /* as outbox.look() has it */
 };
 
 void stream_init(struct stream *s)
@@ -39,6 +40,8 @@ void stream_reset(struct stream *s)
     s->older = 0;
     s->older_next = 0;
     s->older_ms = 0;
+    s->oldest = 0;
+    s->newest = 0;
     s->pending_count = 0;
     s->revisit_count = 0;
     s->revisit_asked = 0;
@@ -73,6 +76,8 @@ void stream_ask(struct stream *s, struct store_look *look)
     look->revisit = s->revisit;
     look->revisit_count = n;
     s->revisit_asked = n;
+    look->oldest = s->oldest;
+    look->newest = s->newest;
     look->due_from_us = earlier(s->due_from_us, s->due_again_us);
 }
 
@@ -87,17 +92,18 @@ static struct stream_pending *find_pending(struct stream *s, uint64_t xid)
     return NULL;
 }
 
-static void add_pending(struct stream *s, uint64_t xid)
+static void add_pending(struct stream *s, uint64_t xid, int64_t due_from_us)
 {
     if (s->pending_count == s->pending_cap) {
         s->pending_cap = s->pending_cap > 0 ? s->pending_cap * 2 : 16;
         s->pending = ob_xrealloc(s->pending, s->pending_cap * sizeof *s->pending);
     }
     s->pending[s->pending_count++] =
-        (struct stream_pending){.xid = xid, .due_from_us = s->due_from_us};
+        (struct stream_pending){.xid = xid, .due_from_us = due_from_us};
 }
 
-static void learn_pending(struct stream *s, const struct seen *seen)
+/* due_from_us: what was known before this look, when those that are pending now were not yet. */
+static void learn_pending(struct stream *s, const struct seen *seen, int64_t due_from_us)
 {
     for (size_t i = 0; i < seen->partial.count; i++) {
         struct stream_pending *p = find_pending(s, seen->partial.items[i].xid);
@@ -112,7 +118,7 @@ static void learn_pending(struct stream *s, const struct seen *seen)
         *p = s->pending[--s->pending_count];
     }
     for (size_t i = 0; i < seen->pending.count; i++)
-        add_pending(s, seen->pending.items[i]);
+        add_pending(s, seen->pending.items[i], due_from_us);
 }
 
 static void add_revisit(struct stream *s, int64_t id)
@@ -154,6 +160,8 @@ static void learn_revisit(struct stream *s, const struct seen *seen, const struc
     s->revisit_count -= s->revisit_asked;
     memmove(s->revisit, s->revisit + s->revisit_asked, s->revisit_count * sizeof *s->revisit);
     s->revisit_asked = 0;
+    for (size_t i = 0; i < seen->held.count; i++)
+        add_revisit(s, (int64_t)seen->held.items[i]);
     if (seen->missed.count > 0)
         learn_missed(s, seen, claimed, first_claim);
     if (was_empty)
@@ -193,6 +201,9 @@ static void forget_clock(struct stream *s)
 {
     forget_times(s);
     s->now_us = 0;
+    s->due_again_us = INT64_MIN;
+    for (size_t i = 0; i < s->pending_count; i++)
+        s->pending[i].due_from_us = INT64_MIN;
 }
 
 /* A job is scheduled for a time after its transaction began. So when all transactions have ended
@@ -200,7 +211,7 @@ static void forget_clock(struct stream *s)
 static void learn_due(struct stream *s, const struct seen *seen)
 {
     size_t passed = 0;
-    bool was_again = s->due_again_us != INT64_MAX;
+    s->due_again_us = INT64_MAX; /* looked at just now */
     if (seen->now_us < s->now_us)
         forget_clock(s);
     stream_note_xid(s, seen->xid);
@@ -208,8 +219,6 @@ static void learn_due(struct stream *s, const struct seen *seen)
         s->due_from_us = s->samples[passed++].at_us;
     s->samples_count -= passed;
     memmove(s->samples, s->samples + passed, s->samples_count * sizeof s->samples[0]);
-    if (was_again)
-        s->due_again_us = INT64_MAX; /* looked at just now */
     s->next_due_us = seen->next_due_us;
     s->now_us = seen->now_us;
     if (s->next_due_us <= s->now_us) /* locked, or more than one look moves: not passed yet */
@@ -220,12 +229,16 @@ void stream_learn(struct stream *s, const struct seen *seen, const struct batch 
                   int64_t first_claim, uint64_t now_ms)
 {
     bool is_first = !s->has_position;
+    int64_t due_from_us = s->due_from_us;
     s->has_position = true;
     s->xid = seen->position_xid;
     s->id = seen->position_id;
-    s->is_full = seen->is_full;
+    s->is_full = seen->is_full || seen->partial.count > 0 ||
+                 seen->ended.count + seen->partial.count >= PENDING_PER_LOOK;
+    s->oldest = seen->oldest;
+    s->newest = seen->newest;
     learn_due(s, seen);
-    learn_pending(s, seen);
+    learn_pending(s, seen, earlier(due_from_us, s->due_from_us));
     learn_revisit(s, seen, claimed, first_claim, now_ms);
     learn_older(s, seen, now_ms);
     if (is_first) {

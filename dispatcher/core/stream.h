@@ -36,6 +36,9 @@ struct stream {
     uint64_t older_next; /* xmax at older_ms: what `older` becomes when that is some time ago */
     uint64_t older_ms;
 
+    uint64_t oldest; /* all our jobs became ready in transactions from this ... */
+    uint64_t newest; /* ... to this; 0: not known */
+
     struct stream_pending *pending;
     size_t pending_count;
     size_t pending_cap;

@@ -65,12 +65,6 @@ static bool is_busy(struct dispatcher *d)
     return w->is_busy;
 }
 
-void wake_notified(struct dispatcher *d)
-{
-    d->wake.was_notified = true;
-    add_load(d, LOAD_UNIT / 4);
-    turn_look(d);
-}
 
 /* ---- the locks ---- */
 
@@ -136,6 +130,15 @@ static void unwatch_saturated(struct dispatcher *d)
     if (n > 0)
         store_unwatch(session_conn(d->session), names, n, on_unwatched, d);
     ob_free(names);
+}
+
+void wake_notified(struct dispatcher *d)
+{
+    d->wake.was_notified = true;
+    add_load(d, LOAD_UNIT / 4);
+    if (!lanes_have_slots(&d->lanes, clock_mono_ms()) && session_is_ready(d->session))
+        unwatch_saturated(d);
+    turn_look(d);
 }
 
 /* ---- falling asleep ---- */

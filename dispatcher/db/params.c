@@ -66,9 +66,12 @@ void params_xid8(struct params *p, uint64_t value)
     p->values[i] = p->scratch[i];
 }
 
-void params_xid8_null(struct params *p)
+void params_xid8_or_null(struct params *p, uint64_t value)
 {
-    add_text(p, OID_XID8, NULL);
+    if (value != 0)
+        params_xid8(p, value);
+    else
+        add_text(p, OID_XID8, NULL);
 }
 
 void params_timestamp_us(struct params *p, int64_t us)

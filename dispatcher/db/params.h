@@ -32,7 +32,7 @@ void params_text(struct params *p,
 void params_jsonb(struct params *p, const char *value); /* likewise */
 void params_interval_ms(struct params *p, uint64_t ms);
 void params_xid8(struct params *p, uint64_t value);
-void params_xid8_null(struct params *p);
+void params_xid8_or_null(struct params *p, uint64_t value); /* 0, which no transaction has: NULL */
 /* Microseconds since 1970; INT64_MIN: -infinity. */
 void params_timestamp_us(struct params *p, int64_t us);
 void params_xid8_array(struct params *p, const uint64_t *values, size_t n);

@@ -57,13 +57,15 @@ static bool parse(const json_t *o, struct seen *s)
     s->cut = (uint64_t)integer(o, "cut", 0);
     s->xmax = (uint64_t)integer(o, "xmax", 0);
     s->xid = (uint64_t)integer(o, "xid", 0);
+    s->oldest = (uint64_t)integer(o, "oldest", 0);
+    s->newest = (uint64_t)integer(o, "newest", 0);
     s->is_full = json_is_true(json_object_get(o, "full"));
     s->is_done = json_is_true(json_object_get(o, "done"));
     s->now_us = integer(o, "now", 0);
     s->next_due_us = integer(o, "next_due", INT64_MAX);
     return s->position_xid != UINT64_MAX && parse_xids(o, "running", &s->running) &&
            parse_xids(o, "pending", &s->pending) && parse_xids(o, "ended", &s->ended) &&
-           parse_xids(o, "missed", &s->missed) && parse_rows(o, "partial", false, &s->partial) &&
+           parse_xids(o, "missed", &s->missed) && parse_xids(o, "held", &s->held) && parse_rows(o, "partial", false, &s->partial) &&
            parse_rows(o, "blocked", true, &s->blocked) && parse_rows(o, "lanes", true, &s->lanes);
 }
 
@@ -87,6 +89,7 @@ void seen_free(struct seen *s)
     ob_free(s->pending.items);
     ob_free(s->ended.items);
     ob_free(s->missed.items);
+    ob_free(s->held.items);
     ob_free(s->partial.items);
     ob_free(s->blocked.items);
     ob_free(s->lanes.items);

@@ -39,6 +39,9 @@ struct seen { /* as documented at outbox.look() */
     struct seen_xids pending;
     struct seen_xids ended;
     struct seen_xids missed; /* ids of jobs, not transactions */
+    struct seen_xids held;   /* likewise */
+    uint64_t oldest;         /* 0: not known */
+    uint64_t newest;
     struct seen_rows partial;
     struct seen_rows blocked;
     struct seen_rows lanes;

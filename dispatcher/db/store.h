@@ -153,6 +153,8 @@ struct store_look {
     const int64_t *revisit;
     size_t revisit_count;
     int64_t due_from_us; /* INT64_MIN: from the beginning */
+    uint64_t oldest;     /* 0: not known */
+    uint64_t newest;
 };
 
 /* What finished is recorded, then what fits is claimed: one transaction. Either may be absent. */

@@ -139,10 +139,7 @@ static void add_look(struct pgbatch *b, int64_t owner, const struct store_look *
     params_int4_array(&p, l->slots, l->tasks_count);
     params_bool_array(&p, l->shares, l->tasks_count);
     params_int4(&p, l->shared_slots);
-    if (l->has_position)
-        params_xid8(&p, l->position_xid);
-    else
-        params_xid8_null(&p);
+    params_xid8_or_null(&p, l->has_position ? l->position_xid : 0);
     params_int8(&p, l->position_id);
     params_xid8(&p, l->older);
     params_xid8_array(&p, l->pending_xids, l->pending_count);
@@ -153,11 +150,13 @@ static void add_look(struct pgbatch *b, int64_t owner, const struct store_look *
     params_int4_array(&p, l->lane_limits, l->lanes_count);
     params_int8_array(&p, l->revisit, l->revisit_count);
     params_timestamp_us(&p, l->due_from_us);
+    params_xid8_or_null(&p, l->oldest);
+    params_xid8_or_null(&p, l->newest);
     params_add(&p, b,
                "SELECT id, claim, task, priority, attempt, max_attempts, lost, encoding, payload, "
                "payload_size, headers, key, created_at, expired, state::text"
                " FROM outbox.look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-               " $16, $17)");
+               " $16, $17, $18, $19)");
     params_deinit(&p);
 }
 
