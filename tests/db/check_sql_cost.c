@@ -107,7 +107,7 @@ static const char *newest_xid(void)
 
 static void ck_alike(const char *what, long now, long before)
 {
-    ck_assert_msg(now <= before + before / 4 + 20, "%s: %ld buffers, were %ld", what, now, before);
+    ck_assert_msg(now <= before + before / 2 + 20, "%s: %ld buffers, were %ld", what, now, before);
 }
 
 /* ---- statistics ---- */
