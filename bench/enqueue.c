@@ -1,11 +1,12 @@
 /* enqueue.c - how many business transactions a second with a job in each.
  *
- *   bench_enqueue CONNINFO MODE CLIENTS SECONDS SERVER_PID DISPATCHER_PID
+ *   bench_enqueue CONNINFO MODE CLIENTS MS TEXT_BYTES SERVER_PID DISPATCHER_PID
  *
  * Each of CLIENTS connections repeats BEGIN; INSERT INTO business …; the job; COMMIT, one statement
- * a round trip, all from one thread. MODE outbox: the statement of outbox.h. Anything else is the
- * name of a table of the same shape, into which the job is put by a plain INSERT. Half a second
- * goes first, uncounted. Prints one line of name=value. */
+ * a round trip, all from one thread, for MS milliseconds. MODE outbox: the statement of outbox.h.
+ * Anything else is the name of a table of the same shape, into which the job is put by a plain
+ * INSERT. The payload holds a text of TEXT_BYTES, which can't be compressed. A third of the time,
+ * half a second at most, goes first, uncounted. Prints one line of name=value. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -20,7 +21,7 @@
 #include "base/mem.h"
 #include "lib.h"
 
-enum { CLIENTS_MAX = 512, TIMES_MAX = 4 * 1024 * 1024, WARM_UP_US = 500 * 1000 };
+enum { CLIENTS_MAX = 512, TIMES_MAX = 4 * 1024 * 1024, WARM_UP_MAX_MS = 500 };
 
 enum step { STEP_BEGIN, STEP_BUSINESS, STEP_JOB, STEP_COMMIT };
 
@@ -36,6 +37,7 @@ static struct pollfd polls[CLIENTS_MAX];
 static size_t clients_count;
 static bool is_outbox;
 static char insert_sql[512];
+static char *text;
 static uint32_t *times_us;
 static size_t times_count;
 static bool is_counting;
@@ -50,7 +52,7 @@ static void send_job(struct client *c)
     outbox_payload_init(&payload);
     (void)outbox_put_int(&payload, "order", c->order);
     (void)outbox_put_str(&payload, "email", "ann@example.com");
-    (void)outbox_put_str(&payload, "text", "Thank you for your order. It is on its way to you.");
+    (void)outbox_put_str(&payload, "text", text);
     if (is_outbox) {
         struct outbox_query q;
         job.payload = &payload;
@@ -133,6 +135,19 @@ static void serve_until(uint64_t end_us)
     }
 }
 
+static char *make_text(size_t len)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    uint64_t state = 1;
+    char *made = ob_xcalloc(len + 1, 1);
+    for (size_t i = 0; i < len; i++) {
+        state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        made[i] = letters[state >> 58];
+    }
+    return made;
+}
+
 static void open_clients(const char *conninfo, long count)
 {
     clients_count = (size_t)count;
@@ -144,17 +159,35 @@ static void open_clients(const char *conninfo, long count)
         send_step(&clients[i]);
 }
 
+static void print(PGconn *observer, const struct mark *begin, const struct mark *end,
+                  size_t text_bytes)
+{
+    double done = (double)times_count;
+    double tps = done * 1e6 / (double)(end->mono_us - begin->mono_us);
+    (void)printf("tps=%.0f jobs=%.0f mb_per_s=%.2f p50_ms=%.2f p99_ms=%.2f", tps, done,
+                 tps * (double)text_bytes / 1e6, bench_percentile(times_us, times_count, 0.5) / 1e3,
+                 bench_percentile(times_us, times_count, 0.99) / 1e3);
+    bench_print_costs(begin, end, done > 0 ? done : 1);
+    PGresult *res = bench_query(observer,
+                                "SELECT count(*), (SELECT n_dead_tup FROM pg_stat_user_tables"
+                                " WHERE relid = 'outbox.job'::regclass) FROM outbox.job",
+                                PGRES_TUPLES_OK);
+    (void)printf(" left=%s dead_tuples=%s\n", PQgetvalue(res, 0, 0), PQgetvalue(res, 0, 1));
+    PQclear(res);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 7) {
-        (void)fprintf(stderr, "usage: bench_enqueue CONNINFO outbox|TABLE CLIENTS SECONDS "
+    if (argc != 8) {
+        (void)fprintf(stderr, "usage: bench_enqueue CONNINFO outbox|TABLE CLIENTS MS TEXT_BYTES "
                               "SERVER_PID DISPATCHER_PID\n");
         return 64;
     }
     long count = bench_number(argv[3], 1, "CLIENTS");
-    long seconds = bench_number(argv[4], 1, "SECONDS");
-    pid_t server = (pid_t)bench_number(argv[5], 0, "SERVER_PID");
-    pid_t dispatcher = (pid_t)bench_number(argv[6], 0, "DISPATCHER_PID");
+    uint64_t ms = (uint64_t)bench_number(argv[4], 1, "MS");
+    size_t text_bytes = (size_t)bench_number(argv[5], 1, "TEXT_BYTES");
+    pid_t server = (pid_t)bench_number(argv[6], 0, "SERVER_PID");
+    pid_t dispatcher = (pid_t)bench_number(argv[7], 0, "DISPATCHER_PID");
     if (count > CLIENTS_MAX)
         bench_die("CLIENTS", "at most 512");
     is_outbox = strcmp(argv[2], "outbox") == 0;
@@ -163,26 +196,20 @@ int main(int argc, char **argv)
                    " VALUES ('bench', 2, 'msgpack', $1, clock_timestamp(), pg_current_xact_id())"
                    " RETURNING id",
                    argv[2]);
+    text = make_text(text_bytes);
     times_us = ob_xcalloc(TIMES_MAX, sizeof *times_us);
     PGconn *observer = bench_connect(argv[1]);
     open_clients(argv[1], count);
-    serve_until(clock_mono_us() + WARM_UP_US);
+    serve_until(clock_mono_us() + (ms / 3 < WARM_UP_MAX_MS ? ms / 3 : WARM_UP_MAX_MS) * 1000);
     is_counting = true;
     struct mark begin = bench_mark(observer, server, dispatcher);
-    serve_until(begin.mono_us + (uint64_t)seconds * 1000000);
+    serve_until(begin.mono_us + ms * 1000);
     struct mark end = bench_mark(observer, server, dispatcher);
-    double done = (double)times_count;
-    (void)printf("tps=%.0f p50_ms=%.2f p99_ms=%.2f",
-                 done * 1e6 / (double)(end.mono_us - begin.mono_us),
-                 bench_percentile(times_us, times_count, 0.5) / 1e3,
-                 bench_percentile(times_us, times_count, 0.99) / 1e3);
-    bench_print_costs(&begin, &end, done > 0 ? done : 1);
-    PGresult *res = bench_query(observer, "SELECT count(*) FROM outbox.job", PGRES_TUPLES_OK);
-    (void)printf(" left=%s\n", PQgetvalue(res, 0, 0));
-    PQclear(res);
+    print(observer, &begin, &end, text_bytes);
     for (size_t i = 0; i < clients_count; i++)
         PQfinish(clients[i].conn);
     PQfinish(observer);
     ob_free(times_us);
+    ob_free(text);
     return 0;
 }

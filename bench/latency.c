@@ -49,12 +49,7 @@ static void listen_and_tell(const char *port_file)
         getsockname(fd, (struct sockaddr *)&address, &len) != 0)
         bench_die("listen", strerror(errno));
     polls[0] = (struct pollfd){.fd = fd, .events = POLLIN};
-    char fresh[4096];
-    (void)snprintf(fresh, sizeof fresh, "%s.new", port_file);
-    FILE *file = fopen(fresh, "we");
-    if (file == NULL || fprintf(file, "%d\n", ntohs(address.sin_port)) < 0 || fclose(file) != 0 ||
-        rename(fresh, port_file) != 0)
-        bench_die(port_file, strerror(errno));
+    bench_tell_port(port_file, ntohs(address.sin_port));
 }
 
 static void accept_one(void)
@@ -189,7 +184,7 @@ int main(int argc, char **argv)
         bench_sleep_us(pause_us + pause_us * (i % 16) / 32);
     }
     double p50 = bench_percentile(times_us, count, 0.5); /* sorts */
-    (void)printf("p50_ms=%.3f p90_ms=%.3f p99_ms=%.3f max_ms=%.3f\n", p50 / 1e3,
+    (void)printf("jobs=%zu p50_ms=%.3f p90_ms=%.3f p99_ms=%.3f max_ms=%.3f\n", count, p50 / 1e3,
                  bench_percentile(times_us, count, 0.9) / 1e3,
                  bench_percentile(times_us, count, 0.99) / 1e3, times_us[count - 1] / 1e3);
     ob_free(times_us);

@@ -22,6 +22,9 @@ void bench_exec(PGconn *conn, const char *sql);
 
 void bench_sleep_us(uint64_t us);
 
+/* Writes the port into a new file at path, which is there only once it is whole. */
+void bench_tell_port(const char *path, int port);
+
 struct mark {
     uint64_t mono_us;
     uint64_t wal_bytes;      /* written by the whole server */

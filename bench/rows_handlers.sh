@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
 # Sourced by bench/run: what is measured, the handlers' side and the idle daemon.
-# shellcheck disable=SC2154 # bench, dir, outbox, runs, server_pid, quick: bench/run's
+# shellcheck disable=SC2154 # bench, dir, runs, server_pid: bench/run's
 
 # --- exec ---
 
 xargs_true() { # JOBS AT_ONCE
-    local begin=$EPOCHREALTIME
-    seq "$1" | xargs -P "$2" -n 1 /bin/true
-    awk -v b="$begin" -v e="$EPOCHREALTIME" -v n="$1" 'BEGIN { printf "jobs_per_s=%.0f\n", n / (e - b) }'
+    local TIMEFORMAT='%R %U %S'
+    { time seq "$1" | xargs -P "$2" -n 1 /bin/true; } 2>&1 |
+        awk -v n="$1" '{ printf "jobs_per_s=%.0f jobs=%d process_us=%.1f\n", n / $1, n, ($2 + $3) * 1e6 / n }'
 }
 export -f xargs_true
 
 row_exec() {
     local jobs at_once=8
-    jobs=$(pick 3000 20000)
+    jobs=$(pick 2500 20000)
     configure <<END
 concurrency: $at_once
 tasks: { bench: { exec: [/bin/true] } }
 END
     for _ in $(each_run); do
-        measure exec posix_spawn - 60 "${bench}spawn" "$(pick 2 5)" "$at_once" bare
+        measure exec posix_spawn - 60 "${bench}spawn" "$(pick 1 5)" "$at_once" bare
         new_db bench_exec
         fill bench_exec "$jobs"
         use_daemon bench_exec
@@ -27,6 +27,12 @@ END
         measure exec xargs - 120 bash -c "xargs_true $jobs $at_once"
     done
     drop_db bench_exec
+}
+
+# --- worker ---
+
+row_worker() {
+    skip "worker: this version has no resident workers yet"
 }
 
 # --- webhook ---
@@ -51,8 +57,8 @@ http {
     server { listen 127.0.0.1:$nginx_port; location / { return 204; } }
 }
 END
-    setpriv --pdeathsig TERM nginx -p "$dir" -c "$dir/nginx.conf" >>"$dir/programs.log" 2>&1 &
-    helper_pids+=($!)
+    start_helper nginx -p "$dir" -c "$dir/nginx.conf" >>"$dir/programs.log"
+    fact nginx "$(nginx -v 2>&1 | sed 's/.*nginx.//')"
     # shellcheck disable=SC2317 # wait_for calls it
     nginx_answers() { (: <"/dev/tcp/127.0.0.1/$nginx_port") 2>/dev/null; }
     wait_for 10 "nginx answers" nginx_answers
@@ -60,7 +66,7 @@ END
 
 wrk_line() { # SECONDS PORT
     wrk -t 1 -c 50 -d "$1s" -s "$dir/post.lua" "http://127.0.0.1:$2/" |
-        awk '/^Requests\/sec:/ { printf "jobs_per_s=%.0f\n", $2 }'
+        awk '/ requests in / { n = $1 } /^Requests\/sec:/ { printf "jobs_per_s=%.0f jobs=%d\n", $2, n }'
 }
 export -f wrk_line
 
@@ -71,7 +77,7 @@ row_webhook() {
         return 0
     fi
     command -v wrk >/dev/null || skip "webhook: no wrk printed beside it (Debian: wrk)"
-    jobs=$(pick 10000 100000)
+    jobs=$(pick 8000 100000)
     start_nginx
     printf 'wrk.method = "POST"\nwrk.body = [[%s]]\nwrk.headers["Content-Type"] = "application/json"\n' \
         "$body" >"$dir/post.lua"
@@ -79,13 +85,13 @@ row_webhook() {
 tasks: { bench: { webhook: "http://127.0.0.1:$nginx_port/", concurrency: 50 } }
 END
     for _ in $(each_run); do
-        measure webhook libcurl - 60 "${bench}webhook" "$(pick 2 5)" 50 ${#body} "http://127.0.0.1:$nginx_port/"
+        measure webhook libcurl - 60 "${bench}webhook" "$(pick 1 5)" 50 ${#body} "http://127.0.0.1:$nginx_port/"
         new_db bench_webhook
         fill bench_webhook "$jobs"
         use_daemon bench_webhook
         watch webhook outbox - bench_webhook "$jobs" "${run_command[@]}"
         if command -v wrk >/dev/null; then
-            dir=$dir measure webhook wrk - 60 bash -c "wrk_line $(pick 2 5) $nginx_port"
+            dir=$dir measure webhook wrk - 60 bash -c "wrk_line $(pick 1 5) $nginx_port"
         fi
     done
     release_held
@@ -102,12 +108,12 @@ row_memory() {
 tasks: { bench: { exec: [/bin/sleep, "1000"], concurrency: 1 } }
 END
         start_daemon bench_memory
-        sleep 2 # until it sleeps
+        sleep "$(pick 1 3)" # until it sleeps
         measure memory idle - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
-            "$(pick 5 60)"
-        fill bench_memory "$(pick 200000 1000000)"
+            "$(pick 3 60)"
+        fill bench_memory "$(pick 100000 1000000)"
         measure memory backlog - 300 "${bench}idle" "$(conninfo postgres)" bench_memory "$server_pid" "$daemon_pid" \
-            "$(pick 3 20)"
+            "$(pick 1 20)"
         # QUIT: the job that sleeps is killed, not waited for.
         kill -s QUIT "$daemon_pid"
         wait "$daemon_pid" || true

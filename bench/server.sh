@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sourced by bench/run: the private PostgreSQL, databases in it, and dispatchers.
-# shellcheck disable=SC2154 # root, outbox: bench/run's
+# shellcheck disable=SC2154 # outbox, bench: bench/run's
 
 dir=
 server_pid=
@@ -89,22 +89,30 @@ value() { # DATABASE SQL
     psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$(conninfo "$1")" -c "$2" 2>>"$dir/programs.log"
 }
 
-# A database with the schema, and nothing in it.
+# A database with the schema, and nothing in it. Dropping one makes a checkpoint: what is put in then is
+# measured as if enqueued just now, without page images in the log.
 new_db() { # NAME
     drop_db "$1"
     value postgres "CREATE DATABASE $1 TEMPLATE bench_template" >/dev/null
 }
 drop_db() { value postgres "DROP DATABASE IF EXISTS $1 WITH (FORCE)"; }
 
-# COUNT ready jobs, in one transaction, tasks PREFIX1 to PREFIXn by turns (PREFIX alone for one task).
+# COUNT ready jobs, put straight into the table, half a million a transaction; tasks bench1 to benchTASKS by
+# turns, or all of the one task bench. Without the trigger: nobody sleeps yet who would have to be woken.
 fill() { # DATABASE COUNT [TASKS]
-    local task="'bench'"
+    local task="'bench'" left=$2 chunk
     [[ ${3:-1} -eq 1 ]] || task="'bench' || (g % $3 + 1)"
-    value "$1" "INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-        SELECT $task, 'json', convert_to('{\"order\": ' || g || ', \"email\": \"ann@example.com\"}', 'UTF8'),
-               clock_timestamp(), pg_current_xact_id()
-        FROM generate_series(1, $2) AS g"
+    while [[ $left -gt 0 ]]; do
+        chunk=$((left < 500000 ? left : 500000))
+        left=$((left - chunk))
+        value "$1" "SET session_replication_role = replica;
+            INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
+            SELECT $task, 'json', convert_to('{\"order\": ' || g || ', \"email\": \"ann@example.com\"}', 'UTF8'),
+                   clock_timestamp(), pg_current_xact_id()
+            FROM generate_series(1, $chunk) AS g"
+    done
 }
+# A checkpoint: what is there is measured as if it were old, with an image of each page in the log.
 settle_disk() { value postgres CHECKPOINT; }
 
 # --- dispatchers ---
@@ -129,14 +137,25 @@ stop_daemon() {
     daemon_pid=
 }
 
-# Keeps COUNT transactions open; ended by release_held.
-hold() { # DATABASE COUNT SQL
-    : >"$dir/held"
-    setpriv --pdeathsig TERM "$root/build/release/bench/bench_hold" "$(conninfo "$1")" "$2" "$3" \
-        >"$dir/held" 2>>"$dir/programs.log" &
+# A process in the background, ended by release_held.
+start_helper() { # COMMAND...
+    setpriv --pdeathsig TERM "$@" 2>>"$dir/programs.log" &
     helper_pids+=($!)
+}
+
+# Keeps COUNT transactions open.
+hold() { # DATABASE COUNT SQL
+    start_helper "${bench}hold" "$(conninfo "$1")" "$2" "$3" >"$dir/held"
     wait_for 60 "$2 transactions are open" grep -q held "$dir/held"
 }
+
+# A server on loopback that reads what is posted and answers 204; its port is in the file port.
+start_receiver() {
+    rm -f "$dir/port"
+    start_helper "${bench}webhook" serve "$dir/port"
+    wait_for 10 "the receiver listens" test -s "$dir/port"
+}
+
 release_held() {
     local pid
     for pid in "${helper_pids[@]}"; do

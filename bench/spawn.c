@@ -71,6 +71,7 @@ static uint64_t cpu_us(pid_t spawner)
 struct figures {
     double rate;   /* processes a second */
     double cpu_us; /* of one, in all processes involved */
+    unsigned done;
 };
 
 /* The limit: nothing but posix_spawn and waitpid. */
@@ -99,7 +100,8 @@ static struct figures measure_bare(void)
         }
     }
     return (struct figures){.rate = (double)done * 1e6 / (double)(clock_mono_us() - begin),
-                            .cpu_us = (double)(cpu_us(0) - cpu_begin) / done};
+                            .cpu_us = (double)(cpu_us(0) - cpu_begin) / done,
+                            .done = done};
 }
 
 struct bench {
@@ -157,7 +159,8 @@ static struct figures measure_client(void)
     while (bench.running > 0)
         (void)uv_run(&bench.loop, UV_RUN_ONCE);
     return (struct figures){.rate = (double)bench.done * 1e6 / (double)(clock_mono_us() - begin),
-                            .cpu_us = (double)(cpu_us(spawner) - cpu_begin) / bench.done};
+                            .cpu_us = (double)(cpu_us(spawner) - cpu_begin) / bench.done,
+                            .done = bench.done};
 }
 
 static void on_lost(void *arg)
@@ -230,7 +233,8 @@ int main(int argc, char **argv)
     }
     if (argc > 3) {
         struct figures bare = measure_bare();
-        (void)printf("jobs_per_s=%.0f process_us=%.1f\n", bare.rate, bare.cpu_us);
+        (void)printf("jobs_per_s=%.0f jobs=%u process_us=%.1f\n", bare.rate, bare.done,
+                     bare.cpu_us);
         return 0;
     }
     open_all();

@@ -5,6 +5,7 @@
  *
  *   bench_webhook [SECONDS=2] [CONCURRENCY=50] [BODY_BYTES=200]
  *   bench_webhook SECONDS CONCURRENCY BODY_BYTES URL     only the bare loop, once, for bench/run
+ *   bench_webhook serve PORT_FILE                        only the server, until it is ended
  *
  * Measured alternately in five rounds, of which the medians are printed. The ratio counts: absolute
  * figures are the machine's. */
@@ -87,7 +88,7 @@ static void serve_one(int fd)
     }
 }
 
-static void serve(int listen_fd)
+__attribute__((noreturn)) static void serve(int listen_fd)
 {
     int ep = epoll_create1(0);
     struct epoll_event wanted = {.events = EPOLLIN, .data.fd = listen_fd};
@@ -110,7 +111,8 @@ static void serve(int listen_fd)
     }
 }
 
-static void server_start(void)
+/* A socket that listens on loopback; sets url. */
+static int server_listen(int *ret_port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof address;
@@ -118,7 +120,15 @@ static void server_start(void)
     if (bind(fd, (struct sockaddr *)&address, len) != 0 || listen(fd, 1024) != 0 ||
         getsockname(fd, (struct sockaddr *)&address, &len) != 0)
         die("no listener");
-    (void)snprintf(url, sizeof url, "http://127.0.0.1:%d/hook", ntohs(address.sin_port));
+    *ret_port = ntohs(address.sin_port);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%d/hook", *ret_port);
+    return fd;
+}
+
+static void server_start(void)
+{
+    int port = 0;
+    int fd = server_listen(&port);
     pid_t pid = fork();
     if (pid < 0)
         die("no process");
@@ -210,6 +220,7 @@ static CURL *bare_easy(struct curl_slist *headers)
 struct measure {
     double rate;
     double cpu_us;
+    uint64_t done;
 };
 
 static struct measure measure_bare(void)
@@ -239,7 +250,8 @@ static struct measure measure_bare(void)
     }
     double elapsed_us = (double)(clock_mono_us() - begin_us);
     struct measure m = {.rate = (double)b.done * 1e6 / elapsed_us,
-                        .cpu_us = (double)(cpu_us() - cpu_begin_us) / (double)b.done};
+                        .cpu_us = (double)(cpu_us() - cpu_begin_us) / (double)b.done,
+                        .done = b.done};
     for (unsigned i = 0; i < concurrency; i++) {
         (void)curl_multi_remove_handle(b.multi, easies[i]);
         curl_easy_cleanup(easies[i]);
@@ -321,6 +333,12 @@ static struct measure median(struct measure *of)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "serve") == 0) {
+        int port = 0;
+        int fd = server_listen(&port);
+        bench_tell_port(argv[2], port);
+        serve(fd);
+    }
     if (argc > 1)
         duration_ms = (uint64_t)(strtod(argv[1], NULL) * 1000);
     if (argc > 2)
@@ -336,7 +354,8 @@ int main(int argc, char **argv)
     if (argc > 4) {
         (void)snprintf(url, sizeof url, "%s", argv[4]);
         struct measure m = measure_bare();
-        (void)printf("jobs_per_s=%.0f process_us=%.1f\n", m.rate, m.cpu_us);
+        (void)printf("jobs_per_s=%.0f jobs=%llu process_us=%.1f\n", m.rate,
+                     (unsigned long long)m.done, m.cpu_us);
         ob_free(body);
         return 0;
     }

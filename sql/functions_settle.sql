@@ -64,7 +64,7 @@ $$;
 COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
     'internal: locks claimed jobs; returns those that somebody else holds locked';
 
--- outbox.settle(owner, ids, claims, outcomes, skip_locked): records what became of claimed jobs.
+-- outbox.settle(owner, ids, claims, outcomes, skip_locked, brief): records what became of claimed jobs.
 --   owner        the dispatcher
 --   ids, claims  the jobs and their claim numbers
 --   outcomes     NULL: all succeeded. Else a JSON array as long as ids; null: done, or an object:
@@ -78,6 +78,7 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
 -- delay. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
+--   brief        true: what was recorded is not answered
 -- Returns for each job: 'done' recorded; 'lost' it is there under another claim: this result is
 -- void; 'gone' there is no such job any more; 'busy' (with skip_locked) its row is locked: nothing
 -- was recorded, say it again later. Rows are locked in the order of their ids.
@@ -85,7 +86,7 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
 -- from 0.
 CREATE OR REPLACE FUNCTION outbox.settle(
     owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL,
-    skip_locked boolean DEFAULT false)
+    skip_locked boolean DEFAULT false, brief boolean DEFAULT false)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
@@ -112,7 +113,8 @@ BEGIN
         END IF;
     END IF;
     IF outcomes IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM outbox.settle_mixed(owner, ids, claims, outcomes);
+        RETURN QUERY SELECT * FROM outbox.settle_mixed(owner, ids, claims, outcomes) m
+                     WHERE NOT brief OR m.answer <> 'done';
         RETURN;
     END IF;
     WITH gone AS (
@@ -125,10 +127,14 @@ BEGIN
     IF logged_ids IS NOT NULL THEN
         DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
     END IF;
-    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims);
+    IF brief AND cardinality(held_ids) = cardinality(ids) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims) a
+                 WHERE NOT brief OR a.answer <> 'done';
 END
 $$;
-COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean) IS
+COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean, boolean) IS
     'records what became of claimed jobs; says which claims no longer held';
 
 -- outbox.settle_mixed(...): outbox.settle when not all succeeded. Internal.

@@ -1,9 +1,11 @@
-/* assert.h - assertions that stay on in release builds, and crash points for tests.
+/* assert.h - assertions that stay on in release builds, crash points for tests, and rules.
  *
  * ob_assert() is for programmer errors only: it prints file, line, function and condition, and
  * aborts (core). The truth is in PostgreSQL, so crashing is always safe; corrupt memory is not. */
 #ifndef OB_BASE_ASSERT_H
 #define OB_BASE_ASSERT_H
+
+#include <stdbool.h>
 
 #include "base/err.h"
 
@@ -19,6 +21,15 @@ void ob_crash_point(const char *name);
 #define OB_CRASH_POINT(name) ob_crash_point(name)
 #else
 #define OB_CRASH_POINT(name) ((void)0)
+#endif
+
+/* OB_RULE("watch_set"): true; in builds with OB_FAULTS, false when the environment variable
+ * OUTBOX_TEST_RULE_OFF names it. A test that proves a rule is seen to fail without it. */
+#ifdef OB_FAULTS
+bool ob_rule_is_on(const char *name);
+#define OB_RULE(name) ob_rule_is_on(name)
+#else
+#define OB_RULE(name) true
 #endif
 
 #endif

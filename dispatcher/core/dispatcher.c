@@ -150,6 +150,8 @@ static void close_everything(struct dispatcher *d)
     d->phase = PHASE_CLOSING;
     turn_unready(d);
     close_handle(d, (uv_handle_t *)&d->turn_timer);
+    close_handle(d, (uv_handle_t *)&d->turn_prepare);
+    close_handle(d, (uv_handle_t *)&d->turn_idle);
     close_handle(d, (uv_handle_t *)&d->poll_timer);
     close_handle(d, (uv_handle_t *)&d->due_timer);
     close_handle(d, (uv_handle_t *)&d->look_timer);

@@ -53,7 +53,9 @@ struct dispatcher {
     size_t executions_count;
 
     /* turns */
-    uv_timer_t turn_timer; /* coalesces reasons for a turn within one loop iteration */
+    uv_prepare_t turn_prepare; /* coalesces reasons for a turn within one loop iteration */
+    uv_idle_t turn_idle;
+    uv_timer_t turn_timer; /* after a refusal: not before */
     uv_timer_t poll_timer; /* the look that needs no notification */
     uv_timer_t due_timer;  /* a scheduled job falls due, or a pause ends */
     uv_timer_t look_timer; /* the next look while awake, or while something is watched */

@@ -215,8 +215,9 @@ static int compare_places(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* The open backlogs of tasks with free slots, best first. Walked are as many as there are slots; of
- * each, about twice its share, as the others may turn out to have less. */
+/* The open backlogs of tasks with free slots, best first. Walked are as many as there are slots;
+ * the first may fill all of them, the n-th an n-th: so one look reads few more rows than it claims.
+ */
 static void ask_backlogs(struct lanes_asked *a)
 {
     struct place *places = ob_xcalloc(a->count * PRIORITIES + 1, sizeof *places);
@@ -235,7 +236,7 @@ static void ask_backlogs(struct lanes_asked *a)
     walked = n < walked ? n : walked;
     for (size_t i = 0; i < n; i++) {
         int slots = a->slots[places[i].code / PRIORITIES - 1];
-        int share = walked > 1 ? (int)(2 * a->slots_sum / walked) + 1 : slots;
+        int share = (int)((a->slots_sum + i) / (i + 1));
         a->codes[i] = places[i].code;
         a->xids[i] = places[i].xid;
         a->ids[i] = places[i].id;

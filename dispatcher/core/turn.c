@@ -31,6 +31,7 @@ struct turn { /* under way: freed with its answer */
 };
 
 static void on_turn_timer(uv_timer_t *timer);
+static void on_turn_prepare(uv_prepare_t *prepare);
 
 static void set_turn_timer(struct dispatcher *d, uint64_t ms)
 {
@@ -38,10 +39,20 @@ static void set_turn_timer(struct dispatcher *d, uint64_t ms)
         (void)uv_timer_start(&d->turn_timer, on_turn_timer, ms, 0);
 }
 
+static void on_turn_idle(uv_idle_t *idle)
+{
+    (void)idle; /* keeps the loop from waiting before `turn_prepare` comes */
+}
+
+/* The turn begins later in this iteration of the loop, or in the next, once what is ready to end
+ * has ended: what comes together goes together. */
 void turn_kick(struct dispatcher *d)
 {
-    if (d->turn_pending == 0 && !uv_is_active((uv_handle_t *)&d->turn_timer))
-        set_turn_timer(d, 0);
+    if (d->turn_pending > 0 || uv_is_active((uv_handle_t *)&d->turn_timer) ||
+        d->phase == PHASE_CLOSING)
+        return;
+    (void)uv_prepare_start(&d->turn_prepare, on_turn_prepare);
+    (void)uv_idle_start(&d->turn_idle, on_turn_idle);
 }
 
 void turn_look(struct dispatcher *d)
@@ -112,6 +123,13 @@ void turn_answered(struct dispatcher *d)
     dispatcher_idle(d);
 }
 
+static void stop_turn(struct dispatcher *d)
+{
+    (void)uv_timer_stop(&d->turn_timer);
+    (void)uv_prepare_stop(&d->turn_prepare);
+    (void)uv_idle_stop(&d->turn_idle);
+}
+
 /* The server refused: logs once in a while, and tries again a little later. */
 static void refused(struct dispatcher *d, const char *what, const struct pg_error *error)
 {
@@ -127,7 +145,7 @@ static void refused(struct dispatcher *d, const char *what, const struct pg_erro
                   LOG_STR("next", advice == PG_PRIVILEGE
                                       ? "grant it: outbox grant --dispatcher ROLE"
                                       : "trying again"));
-    (void)uv_timer_stop(&d->turn_timer);
+    stop_turn(d);
     set_turn_timer(d, advice == PG_RETRY_SOON ? 10 : SLOW_DOWN_MS);
 }
 
@@ -143,10 +161,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
-    if (advice == PG_RETRY_SOON) { /* a lock, or a deadlock: the next turn does not wait */
-        d->settle_skips_locked = true;
-        return;
-    }
+    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
     if (e->settle_alone) {
         e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
         due_in(d, LOCKED_PAUSE_MS);
@@ -205,7 +221,9 @@ static void settled(struct dispatcher *d, const struct turn *t, const struct pg_
         is_busy = is_busy || turned->answers[i] == STORE_BUSY;
         recorded(d, e, turned->answers[i]);
     }
-    if (error == NULL && t->count > 0)
+    if (t->count > 0 && turned->is_settle_refused)
+        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
+    else if (error == NULL && t->count > 0)
         d->settle_skips_locked = is_busy;
 }
 
@@ -385,9 +403,9 @@ static void on_sweep_timer(uv_timer_t *timer)
 /* A look goes with a turn when somebody asks for one that could claim, when we are awake (nobody
  * would tell), and at the poll, even if no slot is free: a session that says nothing for a lease is
  * ended by the server. */
-static void on_turn_timer(uv_timer_t *timer)
+static void take_turn(struct dispatcher *d)
 {
-    struct dispatcher *d = timer->data;
+    stop_turn(d);
     if (!session_is_ready(d->session) || d->turn_pending > 0)
         return;
     bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
@@ -399,14 +417,26 @@ static void on_turn_timer(uv_timer_t *timer)
     if (with_look) {
         d->look_wanted = false;
         d->poll_wanted = false;
-        if (may_claim)
+        if (may_claim && OB_RULE("locks_first"))
             wake_before_turn(d);
     }
     if (session_is_ready(d->session) && (with_look || has_results(d)))
         send_turn(d, with_look);
+    if (session_is_ready(d->session) && with_look && may_claim && !OB_RULE("locks_first"))
+        wake_before_turn(d);
     if (session_is_ready(d->session) && d->stream.is_sweeping)
         send_sweep(d);
     turn_answered(d);
+}
+
+static void on_turn_timer(uv_timer_t *timer)
+{
+    take_turn(timer->data);
+}
+
+static void on_turn_prepare(uv_prepare_t *prepare)
+{
+    take_turn(prepare->data);
 }
 
 static void on_poll_timer(uv_timer_t *timer)
@@ -419,6 +449,9 @@ static void on_poll_timer(uv_timer_t *timer)
 void turn_init(struct dispatcher *d)
 {
     (void)uv_timer_init(&d->loop, &d->turn_timer);
+    (void)uv_prepare_init(&d->loop, &d->turn_prepare);
+    (void)uv_idle_init(&d->loop, &d->turn_idle);
+    d->turn_prepare.data = d;
     (void)uv_timer_init(&d->loop, &d->poll_timer);
     (void)uv_timer_init(&d->loop, &d->due_timer);
     d->turn_timer.data = d;
@@ -467,7 +500,7 @@ void turn_unready(struct dispatcher *d)
     (void)uv_timer_stop(&d->poll_timer);
     (void)uv_timer_stop(&d->sweep_timer);
     (void)uv_timer_stop(&d->due_timer);
-    (void)uv_timer_stop(&d->turn_timer);
+    stop_turn(d);
     wake_reset(d);
     d->due_at_ms = UINT64_MAX;
 }

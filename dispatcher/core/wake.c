@@ -1,4 +1,4 @@
-/* wake.c - sleeping and being woken. See design notes in docs/architecture.md, "Waking".
+/* wake.c - sleeping and being woken. See docs/architecture.md, "Waking".
  *
  * Asleep for a task means: we hold its lock, so that producers notify us, and have looked once more
  * since. That look was preceded by a transaction id of our own, so that every transaction that had
@@ -14,7 +14,7 @@
 
 enum {
     LINGER_MS = 2,         /* between looks under load */
-    STEP_MAX_MS = 100,     /* between looks while something is watched */
+    STEP_MAX_MS = 50,      /* between looks while something is watched */
     PRUNE_AFTER_MS = 1000, /* then only transactions that wrote to the table stay watched */
     FALL_AGAIN_MS = 200,   /* after a refused lock */
     LOAD_HALVES_MS = 40,   /* of the count of jobs that came lately ... */
@@ -181,7 +181,7 @@ void wake_before_turn(struct dispatcher *d)
         d->turn_pending += 2;
         store_watch(session_conn(d->session), names, n, on_watched, d);
         OB_CRASH_POINT("after_watch_sent");
-        if (session_is_ready(d->session))
+        if (session_is_ready(d->session) && OB_RULE("own_xid"))
             store_take_xid(session_conn(d->session), on_xid, d);
         else
             turn_answered(d);
@@ -220,11 +220,11 @@ void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed)
         w->watch = ob_xrealloc(w->watch, (seen->running.count + 1) * sizeof *w->watch);
         for (size_t i = 0; i < seen->running.count; i++)
             w->watch[i] = seen->running.items[i];
-        w->watch_count = seen->running.count;
+        w->watch_count = OB_RULE("watch_set") ? seen->running.count : 0;
         w->watch_since_ms = clock_mono_ms();
         w->step_ms = LINGER_MS;
     }
-    if (w->was_notified && !is_busy(d) && session_is_ready(d->session))
+    if (w->was_notified && !is_busy(d) && session_is_ready(d->session) && OB_RULE("saturated"))
         unwatch_saturated(d);
     w->was_notified = false;
 }
@@ -242,7 +242,7 @@ static void prune(struct dispatcher *d)
     struct wake *w = &d->wake;
     uint64_t now = clock_mono_ms();
     if (w->watch_count == 0 || now - w->watch_since_ms < PRUNE_AFTER_MS ||
-        now - w->pruned_ms < PRUNE_AFTER_MS)
+        now - w->pruned_ms < PRUNE_AFTER_MS || !OB_RULE("prune"))
         return;
     w->pruned_ms = now;
     store_still_writing(session_conn(d->session), w->watch, w->watch_count, on_still_writing, d);
@@ -254,7 +254,7 @@ void wake_settle(struct dispatcher *d)
 {
     struct wake *w = &d->wake;
     uint64_t now = clock_mono_ms();
-    bool is_uneasy = w->watch_count > 0 || stream_is_uneasy(&d->stream);
+    bool is_uneasy = w->watch_count > 0 || (stream_is_uneasy(&d->stream) && OB_RULE("uneasy"));
     (void)uv_timer_stop(&d->look_timer);
     if (!lanes_have_slots(&d->lanes, now))
         return; /* a slot that is freed has its turn */

@@ -69,22 +69,18 @@ static enum store_answer answer_of(const char *text)
 
 /* ---- settle ---- */
 
-/* The rows come in no promised order: each is matched to its result by id. */
+/* Only what was not recorded is answered; in no promised order. */
 static enum store_answer *read_answers(const struct store_call *call, const PGresult *res)
 {
     enum store_answer *answers = ob_xcalloc(call->count + 1, sizeof *answers);
     int rows = res != NULL ? PQntuples(res) : 0;
     for (size_t i = 0; i < call->count; i++)
-        answers[i] = STORE_GONE;
+        answers[i] = res != NULL ? STORE_RECORDED : STORE_GONE;
     for (int row = 0; row < rows; row++) {
         int64_t id = row_int8(res, row, 0);
-        /* Usually the same order: start looking where the row is. */
-        for (size_t k = 0; k < call->count; k++) {
-            size_t i = ((size_t)row + k) % call->count;
-            if (call->tokens[i].id == id) {
+        for (size_t i = 0; i < call->count; i++) {
+            if (call->tokens[i].id == id)
                 answers[i] = answer_of(row_text(res, row, 1));
-                break;
-            }
         }
     }
     return answers;
@@ -124,7 +120,7 @@ static int add_settle(struct pgbatch *b, int64_t owner, const struct store_turn 
         store_params_tokens(&p, call->tokens, call->count);
         params_jsonb(&p, outcomes.len > 0 ? outcomes.data : NULL);
         params_bool(&p, turn->skip_locked);
-        params_add(&p, b, "SELECT id, answer FROM outbox.settle($1, $2, $3, $4, $5)");
+        params_add(&p, b, "SELECT id, answer FROM outbox.settle($1, $2, $3, $4, $5, true)");
         params_deinit(&p);
     }
     buf_deinit(&outcomes);

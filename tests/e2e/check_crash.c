@@ -34,6 +34,7 @@ static const char *const crash_points[] = {
     "after_settle_sent",
     "after_settle",
 };
+#define SLEEP_POINT "after_watch_sent" /* reached when nothing is left to do */
 enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0] };
 
 /* Dies at the point (first and a later time), is started again with nothing changed, and finishes.
@@ -66,8 +67,32 @@ START_TEST(dies_at_a_point_the_third_time)
 }
 END_TEST
 
+/* It has done everything, and holds locks that others feel, or is about to: they end with it, and
+ * what comes afterwards is not lost. */
+START_TEST(dies_falling_asleep)
+{
+    const char *const env[] = {"OB_CRASH=" SLEEP_POINT, NULL};
+    const char *const args[] = {"--shell", recording("mail", ""), NULL};
+    enqueue_jobs("mail", 5);
+    daemon_start(&d, args, env);
+    ck_assert_int_eq(daemon_wait(&d, E2E_WAIT_MS), 137);
+    enqueue_jobs("mail", 5);
+    daemon_start_ready(&d, args, NULL);
+    expect_all_ran(1, 10);
+    enqueue_jobs("mail", 5);
+    expect_all_ran(1, 15);
+    daemon_stop(&d);
+    ck_assert_uint_le(runs_count(), 15 + 5); /* what ran while it fell asleep ran twice */
+    ck_assert(
+        wait_until(testdb_long("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0,
+                   E2E_WAIT_MS));
+}
+END_TEST
+
 static bool is_tested(const char *point)
 {
+    if (strcmp(point, SLEEP_POINT) == 0)
+        return true;
     for (size_t i = 0; i < CRASH_POINTS; i++) {
         if (strcmp(crash_points[i], point) == 0)
             return true;
@@ -92,7 +117,7 @@ START_TEST(every_crash_point_of_the_sources_is_tested)
         found++;
     }
     ck_assert_int_eq(pclose(f), 0);
-    ck_assert_uint_eq(found, CRASH_POINTS);
+    ck_assert_uint_eq(found, CRASH_POINTS + 1);
 }
 END_TEST
 
@@ -292,6 +317,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_add_loop_test(tc, dies_at_a_point_the_first_time, 0, CRASH_POINTS);
     tcase_add_loop_test(tc, dies_at_a_point_the_third_time, 0, CRASH_POINTS);
+    tcase_add_test(tc, dies_falling_asleep);
     tcase_add_test(tc, every_crash_point_of_the_sources_is_tested);
     tcase_add_test(tc, killed_daemon_leaves_no_process_and_restarts_at_once);
     tcase_add_test(tc, killed_spawner_is_replaced_and_its_jobs_run_again);

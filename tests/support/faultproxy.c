@@ -20,7 +20,18 @@
 
 enum { LINKS_MAX = 64, BUFFER = 16384, COMMAND_MS = 10000 };
 
-enum action { PASS, STALL, CUT, RESET, REFUSE, HALF_CLOSE };
+enum action {
+    PASS,
+    STALL,
+    CUT,
+    RESET,
+    REFUSE,
+    HALF_CLOSE,
+    HOLD_SYNCS,
+    LET_SYNCS_GO,
+    ABANDON,
+    DELIVER
+};
 struct order {
     enum action action;
     size_t bytes;
@@ -33,21 +44,37 @@ struct pipe_end { /* bytes on their way from one side to the other */
     bool shut;  /* and the sink was told */
 };
 
+struct framing {   /* where in the client's messages the bytes that may pass end */
+    size_t passed; /* of up.data */
+    size_t body_left;
+    unsigned char header[5];
+    size_t header_len;
+    bool is_typed; /* the startup message, which has no type, is over */
+    bool is_held;  /* at a Sync */
+    bool let_one_go;
+};
+
 struct link {
-    int client; /* -1: free */
-    int server;
+    int client;           /* -1: free, or abandoned */
+    int server;           /* -1: free */
     struct pipe_end up;   /* client to server */
     struct pipe_end down; /* server to client */
+    struct framing framing;
 };
 
 static struct {
     struct link links[LINKS_MAX];
     struct sockaddr_storage target;
     socklen_t target_len;
-    enum action mode; /* PASS, STALL or REFUSE */
+    enum action mode; /* PASS, STALL, REFUSE or HOLD_SYNCS */
     bool is_cutting;
     size_t cut_left; /* bytes from the servers until the cut */
 } proxy;
+
+static bool is_free(const struct link *l)
+{
+    return l->client < 0 && l->server < 0;
+}
 
 static void link_close(struct link *l, bool with_reset)
 {
@@ -61,6 +88,7 @@ static void link_close(struct link *l, bool with_reset)
     (void)close(l->client);
     (void)close(l->server);
     l->client = -1;
+    l->server = -1;
 }
 
 static void close_all(bool with_reset)
@@ -93,7 +121,7 @@ static void accept_one(int listen_fd)
         return;
     struct link *l = NULL;
     for (size_t i = 0; i < LINKS_MAX && l == NULL; i++)
-        if (proxy.links[i].client < 0)
+        if (is_free(&proxy.links[i]))
             l = &proxy.links[i];
     int server = socket(proxy.target.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (proxy.mode == REFUSE || l == NULL || server < 0 ||
@@ -127,20 +155,68 @@ static bool fill(struct pipe_end *p, int from, bool is_server)
     return true;
 }
 
-static bool drain(struct pipe_end *p, int to)
+/* Sends at most so many bytes of it. */
+static bool drain(struct pipe_end *p, int to, size_t most)
 {
-    while (p->len > 0) {
-        ssize_t n = send(to, p->data, p->len, MSG_NOSIGNAL);
+    while (most > 0) {
+        ssize_t n = send(to, p->data, most, MSG_NOSIGNAL);
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
         p->len -= (size_t)n;
+        most -= (size_t)n;
         memmove(p->data, p->data + n, p->len);
     }
-    if (p->ended && !p->shut) {
+    if (p->ended && !p->shut && p->len == 0) {
         (void)shutdown(to, SHUT_WR);
         p->shut = true;
     }
     return true;
+}
+
+/* The length that a complete header tells, without the length itself. */
+static size_t body_bytes(const struct framing *f)
+{
+    const unsigned char *at = f->header + f->header_len - 4;
+    return ((size_t)at[0] << 24 | (size_t)at[1] << 16 | (size_t)at[2] << 8 | at[3]) - 4;
+}
+
+/* Follows the client's messages (type, length, body), up to the Sync that is held if there is one.
+ * Other protocols come to no harm: nothing is held for them. */
+static void frame(struct link *l)
+{
+    struct framing *f = &l->framing;
+    f->is_held = false;
+    while (f->passed < l->up.len && !f->is_held) {
+        size_t left = l->up.len - f->passed;
+        if (f->body_left > 0) {
+            size_t n = f->body_left < left ? f->body_left : left;
+            f->passed += n;
+            f->body_left -= n;
+            continue;
+        }
+        bool is_sync = f->is_typed && f->header_len == 0 && l->up.data[f->passed] == 'S';
+        if (is_sync && proxy.mode == HOLD_SYNCS && !f->let_one_go) {
+            f->is_held = true;
+            continue;
+        }
+        if (is_sync)
+            f->let_one_go = false;
+        f->header[f->header_len++] = (unsigned char)l->up.data[f->passed++];
+        if (f->header_len == (f->is_typed ? 5U : 4U)) {
+            f->body_left = body_bytes(f);
+            f->header_len = 0;
+            f->is_typed = true;
+        }
+    }
+}
+
+static bool drain_up(struct link *l)
+{
+    frame(l);
+    size_t before = l->up.len;
+    bool ok = drain(&l->up, l->server, l->framing.passed);
+    l->framing.passed -= before - l->up.len;
+    return ok;
 }
 
 static void link_move(struct link *l, short client_events, short server_events)
@@ -150,7 +226,7 @@ static void link_move(struct link *l, short client_events, short server_events)
         ok = fill(&l->up, l->client, false);
     if (ok && (server_events & (POLLIN | POLLHUP | POLLERR)) != 0 && !l->down.ended)
         ok = fill(&l->down, l->server, true);
-    ok = ok && drain(&l->up, l->server) && drain(&l->down, l->client);
+    ok = ok && drain_up(l) && drain(&l->down, l->client, l->down.len);
     if (!ok || (l->up.shut && l->down.shut))
         link_close(l, !ok);
 }
@@ -177,13 +253,65 @@ static void half_close(struct link *l)
     l->down.shut = true;
 }
 
-static void obey(const struct order *o)
+/* Returns how many were held. */
+static size_t let_syncs_go(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        struct link *l = &proxy.links[i];
+        if (l->client < 0 || !l->framing.is_held)
+            continue;
+        n++;
+        l->framing.let_one_go = true;
+        if (!drain_up(l))
+            link_close(l, true);
+    }
+    return n;
+}
+
+static void abandon(void)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        struct link *l = &proxy.links[i];
+        const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+        if (l->client < 0)
+            continue;
+        (void)setsockopt(l->client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        (void)close(l->client);
+        l->client = -1;
+    }
+}
+
+/* What the server says to it nobody hears. */
+static void deliver(void)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        struct link *l = &proxy.links[i];
+        if (l->client >= 0 || l->server < 0)
+            continue;
+        (void)drain(&l->up, l->server, l->up.len);
+        (void)shutdown(l->server, SHUT_WR);
+    }
+}
+
+static size_t obey(const struct order *o)
 {
     switch (o->action) {
     case PASS:
     case STALL:
     case REFUSE:
+    case HOLD_SYNCS:
         proxy.mode = o->action;
+        if (o->action == PASS)
+            (void)let_syncs_go();
+        break;
+    case LET_SYNCS_GO:
+        return let_syncs_go();
+    case ABANDON:
+        abandon();
+        break;
+    case DELIVER:
+        deliver();
         break;
     case CUT:
         proxy.is_cutting = true;
@@ -198,14 +326,16 @@ static void obey(const struct order *o)
             half_close(&proxy.links[i]);
         break;
     }
+    return 0;
 }
 
-static short interest(const struct pipe_end *in, const struct pipe_end *out)
+/* Of the source of one direction; out_len bytes of the other one may be sent there. */
+static short interest(const struct pipe_end *in, size_t out_len)
 {
     short events = 0;
     if (!in->ended && in->len < BUFFER)
         events |= POLLIN;
-    if (out->len > 0)
+    if (out_len > 0)
         events |= POLLOUT;
     return events;
 }
@@ -217,8 +347,8 @@ static void proxy_loop(int listen_fd, int control_fd)
         for (size_t i = 0; i < LINKS_MAX; i++) {
             struct link *l = &proxy.links[i];
             bool idle = l->client < 0 || proxy.mode == STALL;
-            short client_events = idle ? 0 : interest(&l->up, &l->down);
-            short server_events = idle ? 0 : interest(&l->down, &l->up);
+            short client_events = idle ? 0 : interest(&l->up, l->down.len);
+            short server_events = idle ? 0 : interest(&l->down, l->framing.passed);
             /* With nothing to ask for, a hang-up would be told again and again. */
             polls[2 + 2 * i] =
                 (struct pollfd){client_events != 0 ? l->client : -1, client_events, 0};
@@ -230,8 +360,8 @@ static void proxy_loop(int listen_fd, int control_fd)
             struct order o;
             if (recv(control_fd, &o, sizeof o, 0) != sizeof o)
                 _exit(0);
-            obey(&o);
-            (void)send(control_fd, "", 1, MSG_NOSIGNAL);
+            size_t answer = obey(&o);
+            (void)send(control_fd, &answer, sizeof answer, MSG_NOSIGNAL);
             continue; /* what poll said may be out of date */
         }
         for (size_t i = 0; i < LINKS_MAX; i++) {
@@ -256,7 +386,7 @@ void faultproxy_start(struct faultproxy *p, const char *target)
         (void)signal(SIGPIPE, SIG_IGN);
         set_target(target);
         for (size_t i = 0; i < LINKS_MAX; i++)
-            proxy.links[i].client = -1;
+            proxy.links[i].client = proxy.links[i].server = -1;
         proxy_loop(listen_fd, pair[1]);
     }
     (void)close(pair[1]);
@@ -272,42 +402,64 @@ void faultproxy_stop(struct faultproxy *p)
 }
 
 /* Returns once it is done. */
-static void order(struct faultproxy *p, enum action action, size_t bytes)
+static size_t order(struct faultproxy *p, enum action action, size_t bytes)
 {
     struct order o = {.action = action, .bytes = bytes};
     struct pollfd answer = {p->control_fd, POLLIN, 0};
-    char byte;
+    size_t value = 0;
     if (send(p->control_fd, &o, sizeof o, MSG_NOSIGNAL) != sizeof o ||
-        poll(&answer, 1, COMMAND_MS) <= 0 || recv(p->control_fd, &byte, 1, 0) != 1)
+        poll(&answer, 1, COMMAND_MS) <= 0 ||
+        recv(p->control_fd, &value, sizeof value, 0) != sizeof value)
         ck_abort_msg("the fault proxy does not answer");
+    return value;
 }
 
 void faultproxy_pass(struct faultproxy *p)
 {
-    order(p, PASS, 0);
+    (void)order(p, PASS, 0);
 }
 
 void faultproxy_stall(struct faultproxy *p)
 {
-    order(p, STALL, 0);
+    (void)order(p, STALL, 0);
 }
 
 void faultproxy_cut_after(struct faultproxy *p, size_t server_bytes)
 {
-    order(p, CUT, server_bytes);
+    (void)order(p, CUT, server_bytes);
 }
 
 void faultproxy_reset(struct faultproxy *p)
 {
-    order(p, RESET, 0);
+    (void)order(p, RESET, 0);
 }
 
 void faultproxy_refuse(struct faultproxy *p)
 {
-    order(p, REFUSE, 0);
+    (void)order(p, REFUSE, 0);
 }
 
 void faultproxy_half_close(struct faultproxy *p)
 {
-    order(p, HALF_CLOSE, 0);
+    (void)order(p, HALF_CLOSE, 0);
+}
+
+void faultproxy_hold_syncs(struct faultproxy *p)
+{
+    (void)order(p, HOLD_SYNCS, 0);
+}
+
+size_t faultproxy_let_syncs_go(struct faultproxy *p)
+{
+    return order(p, LET_SYNCS_GO, 0);
+}
+
+void faultproxy_abandon(struct faultproxy *p)
+{
+    (void)order(p, ABANDON, 0);
+}
+
+void faultproxy_deliver(struct faultproxy *p)
+{
+    (void)order(p, DELIVER, 0);
 }

@@ -1,6 +1,7 @@
-/* The cluster. A keeper process, child of whoever called pgcluster_start, owns the postmaster and
- * obeys commands over a socket pair; so a test's forked child can crash and restart the server, and
- * yet the server ends with the runner. Databases and queries are testdb.c's. */
+/* The cluster. A keeper process, child of whoever called pgcluster_start, owns the postmasters (the
+ * server, perhaps its standby) and obeys commands over a socket pair; so a test's forked child can
+ * crash and restart the server, and yet it ends with the runner. Databases and queries are
+ * testdb.c's. */
 #define _GNU_SOURCE
 #include "pgcluster.h"
 
@@ -29,12 +30,13 @@
 #include "wait.h"
 
 enum { READY_MS = 60000, COMMAND_MS = 90000, OPTIONS_MAX = 32, ARGS_MAX = 2 * OPTIONS_MAX + 32 };
+enum { PRIMARY, STANDBY, NODES, PORT = 5432 };
 
 /* Where the data go if so much is free there: a cluster takes about 100 MB, its WAL included. */
 #define MEMORY_DIR       "/dev/shm"
 #define MEMORY_BYTES_MIN (1ULL << 30)
 
-enum op { OP_START, OP_KILL, OP_QUIT, OP_END };
+enum op { OP_START, OP_KILL, OP_QUIT, OP_STANDBY, OP_END };
 struct message { /* a command and, with ok filled in, its answer */
     enum op op;
     pid_t from;
@@ -48,6 +50,8 @@ static struct {
     char bindir[256];
     const char *options[OPTIONS_MAX];
     size_t options_count;
+    const char *const *environment;
+    int node; /* the one that tests talk to */
     pid_t keeper;
     int control_fd;
     unsigned commands_count;
@@ -56,7 +60,7 @@ static struct {
 
 /* --- the keeper's side --- */
 
-static pid_t postmaster;
+static pid_t postmasters[NODES]; /* 0: does not run */
 
 static void program_path(char *out, size_t size, const char *program)
 {
@@ -89,6 +93,11 @@ static void exec_as_owner(const char *const *argv)
     /* The server's environment is ours, so no time zone or locale of the machine decides a test. */
     (void)setenv("LC_ALL", "C", 1);
     (void)setenv("TZ", "UTC", 1);
+    for (size_t i = 0; cluster.environment != NULL && cluster.environment[i] != NULL; i++) {
+        char *copy = strdup(cluster.environment[i]);
+        if (copy == NULL || putenv(copy) != 0)
+            _exit(126);
+    }
     (void)execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }
@@ -105,15 +114,30 @@ static bool run_initdb(void)
     return child_wait(pid, READY_MS) == 0;
 }
 
-static void spawn_postmaster(void)
+/* The standby's data need no memory: few tests have one. */
+static void data_dir(int node, char *out, size_t size)
+{
+    if (node == PRIMARY)
+        (void)snprintf(out, size, "%s", cluster.data);
+    else
+        (void)snprintf(out, size, "%s/standby", cluster.dir);
+}
+
+static void spawn_postmaster(int node)
 {
     char program[300];
+    char data[64];
+    char port[32];
     program_path(program, sizeof program, "postgres");
+    data_dir(node, data, sizeof data);
+    (void)snprintf(port, sizeof port, "port=%d", PORT + node);
     const char *argv[ARGS_MAX] = {program,
                                   "-D",
-                                  cluster.data,
+                                  data,
                                   "-k",
                                   cluster.dir,
+                                  "-c",
+                                  port,
                                   "-c",
                                   "listen_addresses=",
                                   "-c",
@@ -137,80 +161,108 @@ static void spawn_postmaster(void)
         argv[n++] = "-c";
         argv[n++] = cluster.options[i];
     }
-    postmaster = child_fork(0);
-    if (postmaster == 0)
+    postmasters[node] = child_fork(0);
+    if (postmasters[node] == 0)
         exec_as_owner(argv);
 }
 
-static bool server_answers(void)
+static bool server_answers(int node)
 {
     char conninfo[96];
-    (void)snprintf(conninfo, sizeof conninfo, "host=%s user=postgres dbname=postgres", cluster.dir);
+    (void)snprintf(conninfo, sizeof conninfo, "host=%s port=%d user=postgres dbname=postgres",
+                   cluster.dir, PORT + node);
     return PQping(conninfo) == PQPING_OK;
 }
 
-/* Reaps what has ended; the keeper is a subreaper, so a dead postmaster's backends are its
- * children. */
-static size_t reap(void)
+static bool is_postmaster(pid_t pid)
 {
-    for (;;) {
-        pid_t pid = waitpid(-1, NULL, WNOHANG);
-        if (pid == postmaster && pid > 0)
-            postmaster = 0;
-        if (pid < 0)
-            return 0;
-        if (pid == 0)
-            return 1;
+    return pid > 0 && (pid == postmasters[PRIMARY] || pid == postmasters[STANDBY]);
+}
+
+/* Reaps what has ended. */
+static void reap(void)
+{
+    for (pid_t pid = 1; pid > 0;) {
+        pid = waitpid(-1, NULL, WNOHANG);
+        for (int node = PRIMARY; node < NODES && pid > 0; node++)
+            postmasters[node] = postmasters[node] == pid ? 0 : postmasters[node];
     }
 }
 
-static bool postmaster_gone(void)
+static bool postmaster_gone(int node)
 {
-    (void)reap();
-    return postmaster == 0;
+    reap();
+    return postmasters[node] == 0;
 }
 
-static bool ensure_started(void)
-{
-    if (postmaster_gone())
-        spawn_postmaster();
-    bool ended = false;
-    bool answers = false;
-    (void)wait_until((answers = server_answers()) || (ended = postmaster_gone()), READY_MS);
-    return answers && !ended;
-}
-
-/* Ends whatever still runs below the keeper: backends that outlive their postmaster for a moment.
- */
-static void kill_orphans(void)
+/* Backends that outlive their postmaster for a moment: the keeper is a subreaper, so they are its
+ * children. Sends them the signal (0: none); returns how many there are. */
+static size_t orphans(int signum)
 {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
     char pids[4096] = "";
+    size_t n = 0;
+    reap();
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return;
+        return 0;
     (void)!read(fd, pids, sizeof pids - 1);
     (void)close(fd);
     char *end = pids;
-    for (long pid = strtol(pids, &end, 10); pid > 0; pid = strtol(end, &end, 10))
-        (void)kill((pid_t)pid, SIGKILL);
+    for (long pid = strtol(pids, &end, 10); pid > 0; pid = strtol(end, &end, 10)) {
+        if (is_postmaster((pid_t)pid))
+            continue;
+        n++;
+        if (signum != 0)
+            (void)kill((pid_t)pid, signum);
+    }
+    return n;
 }
 
-static bool stop_server(int signum)
+static bool ensure_started(int node)
 {
-    if (!postmaster_gone())
-        (void)kill(postmaster, signum);
+    if (postmaster_gone(node))
+        spawn_postmaster(node);
+    bool ended = false;
+    bool answers = false;
+    (void)wait_until((answers = server_answers(node)) || (ended = postmaster_gone(node)), READY_MS);
+    return answers && !ended;
+}
+
+static bool stop_server(int node, int signum)
+{
+    if (!postmaster_gone(node))
+        (void)kill(postmasters[node], signum);
     /* Its children notice by themselves; those that are busy don't. A new postmaster refuses to
      * start while one of them holds the shared memory. */
-    if (!wait_until(reap() == 0, signum == SIGKILL ? 500 : 6000))
-        kill_orphans();
-    return wait_until(reap() == 0, 5000);
+    if (!wait_until(postmaster_gone(node) && orphans(0) == 0, signum == SIGKILL ? 500 : 6000))
+        (void)orphans(SIGKILL);
+    return wait_until(postmaster_gone(node) && orphans(0) == 0, 5000);
+}
+
+static bool make_standby(void)
+{
+    char program[300];
+    char data[64];
+    char port[16];
+    program_path(program, sizeof program, "pg_basebackup");
+    data_dir(STANDBY, data, sizeof data);
+    (void)snprintf(port, sizeof port, "%d", PORT);
+    const char *argv[] = {program,     "-D", data,     "-h",           cluster.dir,
+                          "-p",        port, "-U",     "postgres",     "--write-recovery-conf",
+                          "--no-sync", "-X", "stream", "--checkpoint", "fast",
+                          NULL};
+    pid_t pid = child_fork(0);
+    if (pid == 0)
+        exec_as_owner(argv);
+    return child_wait(pid, READY_MS) == 0 && ensure_started(STANDBY);
 }
 
 static void keeper_end(void)
 {
-    (void)stop_server(SIGQUIT);
+    (void)stop_server(STANDBY, SIGQUIT);
+    (void)stop_server(PRIMARY, SIGQUIT);
     if (getenv("OUTBOX_TEST_KEEP") == NULL) {
         remove_tree(cluster.data);
         remove_tree(cluster.dir);
@@ -222,11 +274,13 @@ static int keeper_obey(enum op op)
 {
     switch (op) {
     case OP_START:
-        return ensure_started();
+        return ensure_started(PRIMARY);
     case OP_KILL:
-        return stop_server(SIGKILL);
+        return stop_server(PRIMARY, SIGKILL);
     case OP_QUIT:
-        return stop_server(SIGQUIT);
+        return stop_server(PRIMARY, SIGQUIT);
+    case OP_STANDBY:
+        return make_standby();
     case OP_END:
         keeper_end();
     }
@@ -395,8 +449,14 @@ void pgcluster_set_options(const char *const *settings)
     }
 }
 
+void pgcluster_set_environment(const char *const *environment)
+{
+    cluster.environment = environment;
+}
+
 void pgcluster_start(void)
 {
+    cluster.node = PRIMARY;
     find_programs();
     sweep();
     (void)snprintf(cluster.dir, sizeof cluster.dir, "/tmp/obXXXXXX");
@@ -435,6 +495,24 @@ void pgcluster_stop(void)
 const char *pgcluster_socket_dir(void)
 {
     return cluster.dir;
+}
+
+int pgcluster_port(void)
+{
+    return PORT + cluster.node;
+}
+
+void pgcluster_start_standby(void)
+{
+    if (!command(OP_STANDBY)) {
+        pgcluster_show_log(0);
+        ck_abort_msg("the standby did not start");
+    }
+}
+
+void pgcluster_use_standby(void)
+{
+    cluster.node = STANDBY;
 }
 
 void pgcluster_crash(void)

@@ -20,11 +20,21 @@ void pgcluster_start(void);
 void pgcluster_stop(void);
 /* Extra server settings ("name=value", NULL-terminated), to be set before pgcluster_start. */
 void pgcluster_set_options(const char *const *settings);
+/* Environment of the server ("NAME=value", NULL-terminated, kept), likewise. */
+void pgcluster_set_environment(const char *const *environment);
 const char *pgcluster_socket_dir(void);
 /* SIGQUIT (as a crash) and start again; connections are lost. From a test's child process too. */
 void pgcluster_crash_and_restart(void);
 void pgcluster_crash(void); /* SIGKILL to the postmaster and wait until it is gone */
 void pgcluster_start_again(void);
+
+/* A streaming standby of the server: same socket folder, port 5433, ready to be read. It lives as
+ * long as the cluster does; promote it by SQL. */
+void pgcluster_start_standby(void);
+/* From now on testdb_* talk to it instead of the server: in this process and its children only, so
+ * a test that calls it has a cluster (a TCase) of its own. */
+void pgcluster_use_standby(void);
+int pgcluster_port(void); /* where testdb_* go: 5432 or 5433 */
 
 void testdb_create(void);       /* database t_<n> from template_outbox */
 void testdb_create_empty(void); /* the same without schema outbox */

@@ -27,8 +27,8 @@ static void ignore_notice(void *arg, const char *message)
 static PGconn *connect_to(const char *dbname, const char *user)
 {
     char conninfo[CONNINFO_SIZE];
-    (void)snprintf(conninfo, sizeof conninfo, "host=%s dbname=%s user=%s", pgcluster_socket_dir(),
-                   dbname, user);
+    (void)snprintf(conninfo, sizeof conninfo, "host=%s port=%d dbname=%s user=%s",
+                   pgcluster_socket_dir(), pgcluster_port(), dbname, user);
     PGconn *conn = PQconnectdb(conninfo);
     if (conn != NULL)
         (void)PQsetNoticeProcessor(conn, ignore_notice, NULL);
