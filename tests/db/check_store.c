@@ -2,6 +2,7 @@
  * every call's answer, refusal, and the loss of the connection; and the batch that a claim brings.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -830,9 +831,298 @@ START_TEST(more_output_than_a_statement_holds_is_refused)
 }
 END_TEST
 
+/* ---- turns ---- */
+
+/* What finished is recorded and what is new is claimed: together, or not at all. */
+START_TEST(turn_records_and_claims)
+{
+    claim_jobs(2);
+    testdb_exec("SELECT outbox.enqueue('mail')");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct store_result results[] = {{{1, 1}, &done, 0}, {{2, 77}, &done, 0}};
+    struct store_look l = look_for(0, 5, 3);
+    turn(results, 2, &l);
+    answered();
+    ck_assert_uint_eq(got.n, 2);
+    ck_assert_int_eq(got.answers[0], STORE_RECORDED);
+    ck_assert_int_eq(got.answers[1], STORE_LOST);
+    ck_assert_uint_eq(got.batch->count, 1);
+    ck_assert_int_eq(got.batch->jobs[0].job.id, 3);
+    ck_assert_int_eq(got.batch->jobs[0].job.claim, 3);
+    ck_assert_uint_gt(got.seen->xid, 0);
+    ck_assert_str_eq(testdb_value("SELECT string_agg(id || ' ' || claim, ';' ORDER BY id)"
+                                  " FROM outbox.job"),
+                     "2 2;3 3");
+}
+END_TEST
+
+/* A retry at once is ready for the look of its own turn. */
+START_TEST(turn_claims_what_it_has_just_given_back)
+{
+    claim_jobs(1);
+    const struct outcome release = outcome(OUTCOME_RELEASE, "stopping");
+    const struct store_result result = {{1, 1}, &release, 0};
+    struct store_look l = look_for(0, 5, 9);
+    turn(&result, 1, &l);
+    answered();
+    ck_assert_int_eq(got.answers[0], STORE_RECORDED);
+    ck_assert_uint_eq(got.batch->count, 1);
+    ck_assert_int_eq(got.batch->jobs[0].job.claim, 9);
+    ck_assert_int_eq(got.batch->jobs[0].job.attempt, 1);
+}
+END_TEST
+
+START_TEST(failing_look_takes_the_results_back)
+{
+    claim_jobs(2);
+    testdb_exec("DELETE FROM outbox.dispatcher");
+    testdb_exec("SELECT outbox.enqueue('mail')");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct store_result results[] = {{{1, 1}, &done, 0}, {{2, 2}, &done, 0}};
+    struct store_look l = look_for(0, 5, 3);
+    turn(results, 2, &l);
+    refused_with("22023");
+    ck_assert(!got.is_settle_refused);
+    ck_assert_uint_eq(got.n, 2);
+    ck_assert_ptr_null(got.batch);
+    ck_assert_str_eq(testdb_value("SELECT string_agg(id || ' ' || coalesce(claim, 0), ';'"
+                                  " ORDER BY id) FROM outbox.job"),
+                     "1 1;2 2;3 0");
+}
+END_TEST
+
+/* Without skip_locked it waits for as long as the session's lock_timeout; the look does not come
+ * to its turn. */
+START_TEST(refused_results_are_told_from_a_refused_look)
+{
+    PGconn *human = testdb_connect();
+    claim_jobs(2);
+    testdb_exec("SELECT outbox.enqueue('mail')");
+    pg_exec_ok(human, "BEGIN; SELECT FROM outbox.job WHERE id = 2 FOR UPDATE");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct store_result results[] = {{{1, 1}, &done, 0}, {{2, 2}, &done, 0}};
+    struct store_look l = look_for(0, 5, 3);
+    turn(results, 2, &l);
+    refused_with("55P03");
+    ck_assert(got.is_settle_refused);
+    ck_assert_ptr_null(got.batch);
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.job"), 3);
+    PQfinish(human);
+}
+END_TEST
+
+START_TEST(locked_row_is_busy_and_the_others_are_recorded)
+{
+    PGconn *human = testdb_connect();
+    claim_jobs(3);
+    pg_exec_ok(human, "BEGIN; SELECT FROM outbox.job WHERE id = 2 FOR UPDATE");
+    const struct outcome done = outcome(OUTCOME_DONE, "");
+    const struct outcome retry = outcome(OUTCOME_RETRY, "exit 1");
+    const struct store_result results[] = {
+        {{2, 2}, &done, 0}, {{1, 1}, _i == 0 ? &done : &retry, 60000}, {{3, 3}, &done, 0}};
+    const struct store_turn t = {.results = results, .results_count = 3, .skip_locked = true};
+    store_turn(rig.conn, ME, &t, on_turned, NULL);
+    answered();
+    ck_assert_int_eq(got.answers[0], STORE_BUSY);
+    ck_assert_int_eq(got.answers[1], STORE_RECORDED);
+    ck_assert_int_eq(got.answers[2], STORE_RECORDED);
+    ck_assert_str_eq(
+        testdb_value("SELECT string_agg(concat_ws(' ', id, owner, claim), ';' ORDER BY id)"
+                     " FROM outbox.job"),
+        _i == 0 ? "2 101 2" : "1;2 101 2");
+    pg_exec_ok(human, "ROLLBACK");
+    PQfinish(human);
+    store_turn(rig.conn, ME, &t, on_turned, NULL); /* again: it is free now, the others are gone */
+    answered();
+    ck_assert_int_eq(got.answers[0], STORE_RECORDED);
+    ck_assert_int_eq(got.answers[1], _i == 0 ? STORE_GONE : STORE_LOST);
+    ck_assert_int_eq(got.answers[2], STORE_GONE);
+}
+END_TEST
+
+/* Each argument has its effect: the lists that the stream and the lanes hand in. */
+START_TEST(every_argument_of_a_look_arrives)
+{
+    testdb_exec("SELECT outbox.enqueue('mail') FROM generate_series(1, 5)");
+    testdb_exec("SELECT outbox.enqueue('bill') FROM generate_series(1, 2)");
+    testdb_exec("SELECT outbox.enqueue('bill', delay => '1 hour')");
+    testdb_exec("UPDATE outbox.job SET run_at = '2020-01-02 03:04:05.678901Z' WHERE id = 8");
+    uint64_t mails = (uint64_t)testdb_long("SELECT ready_xid FROM outbox.job WHERE id = 1");
+    uint64_t bills = (uint64_t)testdb_long("SELECT ready_xid FROM outbox.job WHERE id = 6");
+    register_as(ME, "me");
+
+    /* Nothing but what comes from now on; not even what is due: that is one microsecond before. */
+    struct store_look l = look_for(9, 9, 1);
+    l.has_position = false;
+    l.due_from_us = INT64_C(1577934245678902);
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 0);
+    ck_assert_int_eq(got.seen->next_due_us, INT64_MAX);
+
+    /* A pending transaction from its first job on; a job to revisit; shared slots for one of them,
+     * and for mail's only lane. */
+    bool shares[] = {true, false};
+    int lanes[] = {2 * 4 + 1};
+    uint64_t lane_xids[] = {mails};
+    int64_t lane_ids[] = {4};
+    int limits[] = {1};
+    const int64_t revisit[] = {7};
+    l = look_for(9, 1, 1);
+    l.has_position = false;
+    l.shares = shares;
+    l.shared_slots = 1;
+    l.pending_xids = ob_xcalloc(1, sizeof *l.pending_xids);
+    l.pending_ids = ob_xcalloc(1, sizeof *l.pending_ids);
+    l.pending_xids[0] = bills;
+    l.pending_ids[0] = 5;
+    l.pending_count = 1;
+    l.lanes = lanes;
+    l.lane_xids = lane_xids;
+    l.lane_ids = lane_ids;
+    l.lane_limits = limits;
+    l.lanes_count = 1;
+    l.revisit = revisit;
+    l.revisit_count = 1;
+    l.due_from_us = INT64_C(1577934245678902);
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 2);
+    ck_assert_int_eq(got.batch->jobs[0].job.id, 4); /* mail, the older one */
+    ck_assert_int_eq(got.batch->jobs[1].job.id, 6);
+    ck_assert_uint_eq(got.seen->ended.count, 1);
+    ck_assert_uint_eq(got.seen->ended.items[0], bills);
+    ck_assert_uint_eq(got.seen->lanes.count, 1);
+    ck_assert_int_eq(got.seen->lanes.items[0].lane, 9);
+    ck_assert_int_eq(got.seen->lanes.items[0].id, 5);
+    ck_assert_uint_eq(got.seen->blocked.count, 1);
+    ck_assert_int_eq(got.seen->blocked.items[0].lane, 5);
+    ck_assert_int_eq(got.seen->blocked.items[0].id, 7);
+
+    /* A position, and what was due. */
+    l = look_for(9, 9, 3);
+    l.position_xid = bills;
+    l.position_id = 6;
+    l.due_from_us = INT64_C(1577934245678901);
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 2);
+    ck_assert_int_eq(got.batch->jobs[0].job.id, 7);
+    ck_assert_int_eq(got.batch->jobs[1].job.id, 8);
+}
+END_TEST
+
+START_TEST(older_transactions_are_told_as_pending)
+{
+    PGconn *writer = testdb_connect();
+    pg_exec_ok(writer, "BEGIN; SELECT outbox.enqueue('mail')");
+    store_take_xid(rig.conn, on_xid, NULL);
+    answered();
+    uint64_t xid = got.xids[0];
+    struct store_look l = look_for(9, 9, 1);
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.seen->pending.count, 0);
+    ck_assert_uint_eq(got.seen->running.count, 1);
+    ck_assert_uint_lt(got.seen->position_xid, got.seen->running.items[0]);
+    l = look_for(9, 9, 1);
+    l.older = xid;
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.seen->pending.count, 1);
+    ck_assert_uint_eq(got.seen->pending.items[0], got.seen->running.items[0]);
+    ck_assert_uint_eq(got.seen->position_xid, xid);
+    PQfinish(writer);
+}
+END_TEST
+
+START_TEST(sweep_tells_of_lanes)
+{
+    static const char *tasks[] = {"bill", "mail"};
+    testdb_exec("SELECT outbox.enqueue('mail'), outbox.enqueue('fax'), outbox.enqueue('bill')");
+    uint64_t xid = (uint64_t)testdb_long("SELECT ready_xid FROM outbox.job WHERE id = 1");
+    struct store_sweep sweep = {
+        .tasks = tasks, .tasks_count = 2, .from_xid = xid, .from_id = 1, .to_xid = xid, .to_id = 9};
+    store_sweep(rig.conn, &sweep, on_seen, NULL);
+    answered();
+    ck_assert(got.seen->is_done);
+    ck_assert_uint_eq(got.seen->position_xid, xid);
+    ck_assert_int_eq(got.seen->position_id, 9);
+    ck_assert_uint_eq(got.seen->blocked.count, 1);
+    ck_assert_int_eq(got.seen->blocked.items[0].lane, 5);
+    ck_assert_int_eq(got.seen->blocked.items[0].id, 3);
+}
+END_TEST
+
+START_TEST(rows_of_the_future_are_restamped)
+{
+    testdb_exec("SELECT outbox.enqueue('mail') FROM generate_series(1, 3)");
+    testdb_exec("UPDATE outbox.job SET ready_xid = '1000000000000' WHERE id < 3");
+    store_restamp(rig.conn, on_count, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 2);
+    store_restamp(rig.conn, on_count, NULL);
+    answered();
+    ck_assert_int_eq(got.number, 0);
+}
+END_TEST
+
+START_TEST(transaction_ids_grow)
+{
+    store_take_xid(rig.conn, on_xid, NULL);
+    answered();
+    uint64_t first = got.xids[0];
+    ck_assert_uint_gt(first, 0);
+    store_take_xid(rig.conn, on_xid, NULL);
+    answered();
+    ck_assert_uint_gt(got.xids[0], first);
+}
+END_TEST
+
+START_TEST(writers_are_told_from_others)
+{
+    PGconn *writer = testdb_connect();
+    PGconn *reader = testdb_connect();
+    uint64_t xids[2];
+    pg_exec_ok(writer, "BEGIN; SELECT outbox.enqueue('mail')");
+    pg_exec_ok(reader, "BEGIN; SELECT count(*) FROM outbox.job");
+    PGresult *res = pg_query(reader, PGRES_TUPLES_OK, "SELECT pg_current_xact_id()");
+    xids[0] = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    PQclear(res);
+    res = pg_query(writer, PGRES_TUPLES_OK, "SELECT pg_current_xact_id()");
+    xids[1] = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    PQclear(res);
+    store_still_writing(rig.conn, xids, 2, on_xids, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 1);
+    ck_assert_uint_eq(got.xids[0], xids[1]);
+    pg_exec_ok(writer, "ROLLBACK");
+    PQfinish(writer);
+    store_still_writing(rig.conn, xids, 2, on_xids, NULL);
+    answered();
+    ck_assert_uint_eq(got.n, 0);
+    PQfinish(reader);
+}
+END_TEST
+
+START_TEST(all_locks_are_let_go_at_once)
+{
+    static const char *const tasks[] = {"mail", "bill"};
+    static const char locks[] = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    store_watch(rig.conn, tasks, 2, on_plain, NULL);
+    answered();
+    store_watch(rig.conn, tasks, 1, on_plain, NULL); /* they stack */
+    answered();
+    ck_assert_int_eq(testdb_long(locks), 2);
+    store_unwatch_all(rig.conn, on_plain, NULL);
+    answered();
+    ck_assert_int_eq(testdb_long(locks), 0);
+}
+END_TEST
+
 /* ---- connection loss ---- */
 
-enum { CALLS = 22 };
+enum { CALLS = 23 };
 
 /* Every call once. */
 static void call(int i)
@@ -910,6 +1200,9 @@ static void call(int i)
         break;
     case 20:
         store_still_writing(c, &xid, 1, on_xids, NULL);
+        break;
+    case 21:
+        store_unwatch_all(c, on_plain, NULL);
         break;
     default:
         store_payload(c, 1, on_payload, NULL);
@@ -1003,9 +1296,23 @@ Suite *test_suite(void)
     tcase_add_test(tc, death_without_a_run_leaves_no_attempt);
     tcase_add_loop_test(tc, output_survives_its_encoding, 0, 7);
     tcase_add_test(tc, more_output_than_a_statement_holds_is_refused);
+    tc = add_case(s, "turns");
+    tcase_add_test(tc, turn_records_and_claims);
+    tcase_add_test(tc, turn_claims_what_it_has_just_given_back);
+    tcase_add_test(tc, failing_look_takes_the_results_back);
+    tcase_add_test(tc, refused_results_are_told_from_a_refused_look);
+    tcase_add_loop_test(tc, locked_row_is_busy_and_the_others_are_recorded, 0, 2);
+    tcase_add_test(tc, every_argument_of_a_look_arrives);
+    tcase_add_test(tc, older_transactions_are_told_as_pending);
+    tcase_add_test(tc, sweep_tells_of_lanes);
+    tcase_add_test(tc, rows_of_the_future_are_restamped);
+    tcase_add_test(tc, transaction_ids_grow);
+    tcase_add_test(tc, writers_are_told_from_others);
+    tcase_add_test(tc, all_locks_are_let_go_at_once);
     tc = add_case(s, "connection loss");
     tcase_add_loop_test(tc, call_is_told_of_a_lost_connection, 0, CALLS);
     tcase_add_loop_test(tc, call_without_a_connection_is_answered_at_once, 0, CALLS);
     tcase_add_loop_test(tc, call_without_the_right_is_refused, 4, 7);
+    tcase_add_loop_test(tc, call_without_the_right_is_refused, 15, 19);
     return s;
 }
