@@ -391,12 +391,10 @@ static void clock_make(void)
     testdb_exec("CREATE TABLE public.step (by interval); INSERT INTO public.step VALUES ('0');"
                 "CREATE FUNCTION public.clock() RETURNS timestamptz LANGUAGE sql AS"
                 " 'SELECT pg_catalog.clock_timestamp() + by FROM public.step'");
-    sql_replace("look", "now_at constant timestamptz := clock_timestamp()",
-                "now_at constant timestamptz := public.clock()");
-    sql_replace("make_due", "cut constant timestamptz := clock_timestamp()",
-                "cut constant timestamptz := public.clock()");
-    sql_replace("enqueue", "created timestamptz := clock_timestamp()",
-                "created timestamptz := public.clock()");
+    testdb_exec("DO $$ DECLARE f oid; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace ="
+                " 'outbox'::regnamespace AND prosrc LIKE '%clock_timestamp()%' LOOP EXECUTE"
+                " replace(pg_get_functiondef(f), 'clock_timestamp()', 'public.clock()');"
+                " END LOOP; END $$");
 }
 
 START_TEST(clock_set_back_forgets_the_times_that_were_known)
