@@ -172,17 +172,18 @@ END_TEST
 START_TEST(revisited_row_that_its_lane_walks_too_is_kept)
 {
     struct desk *d = desk_open(SLOTS(4));
-    testdb_exec("SELECT count(outbox.enqueue('a')) FROM generate_series(1, 4)");
+    testdb_exec("SELECT count(outbox.enqueue('a')) FROM generate_series(1, 3)");
     int64_t id = testdb_long("SELECT max(id) FROM outbox.job");
     PGconn *holder = hold(HOLDERS[0]);
-    desk_look(d);
-    ck_assert_uint_eq(d->claimed, 3);
+    desk_look(d); /* all four lanes of the task are open: no more than three rows of one are read */
+    ck_assert_uint_eq(d->claimed, 2);
     ck_assert_uint_eq(d->stream.revisit_count, 1);
     ck_assert(lanes_have_work(&d->lanes, d->now_ms)); /* the walk stopped at that row */
     roll_back(holder);
     int64_t first = testdb_long("SELECT outbox.enqueue('a', priority => 1)");
+    int64_t second = testdb_long("SELECT outbox.enqueue('a', priority => 1)");
     desk_look(d);
-    ck_assert(desk_has(d, first));
+    ck_assert(desk_has(d, first) && desk_has(d, second));
     ck_assert(!desk_has(d, id));
     desk_finish(d, first, OUTCOME_DONE);
     desk_expect(d, id, 2, false);
@@ -390,12 +391,10 @@ static void clock_make(void)
     testdb_exec("CREATE TABLE public.step (by interval); INSERT INTO public.step VALUES ('0');"
                 "CREATE FUNCTION public.clock() RETURNS timestamptz LANGUAGE sql AS"
                 " 'SELECT pg_catalog.clock_timestamp() + by FROM public.step'");
-    sql_replace("look", "now_at constant timestamptz := clock_timestamp()",
-                "now_at constant timestamptz := public.clock()");
-    sql_replace("make_due", "cut constant timestamptz := clock_timestamp()",
-                "cut constant timestamptz := public.clock()");
-    sql_replace("enqueue", "created timestamptz := clock_timestamp()",
-                "created timestamptz := public.clock()");
+    testdb_exec("DO $$ DECLARE f oid; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace ="
+                " 'outbox'::regnamespace AND prosrc LIKE '%clock_timestamp()%' LOOP EXECUTE"
+                " replace(pg_get_functiondef(f), 'clock_timestamp()', 'public.clock()');"
+                " END LOOP; END $$");
 }
 
 START_TEST(clock_set_back_forgets_the_times_that_were_known)
