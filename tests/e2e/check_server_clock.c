@@ -154,6 +154,34 @@ START_TEST(scheduled_jobs_run_when_the_server_says_so)
 }
 END_TEST
 
+/* The clock is set back by less than the time between two looks, so that no look sees it run
+ * backwards; meanwhile a job is scheduled, in a transaction that ends only when the clock has come
+ * past the look before. */
+START_TEST(step_back_that_no_look_sees_hides_no_scheduled_job)
+{
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 1h\nlease: 1h\n");
+    FLEET(&a, "a", NULL, "--config", config, "--shell", recording("mail", ""));
+    for (size_t i = 1; i <= 3; i++) { /* looks enough to have learned something */
+        long id = enqueue_in("10 ms");
+        ck_assert(wait_until(runs_of(id) == 1, FLEET_WAIT_MS));
+    }
+    fleet_finish();
+    char sql[160];
+    (void)snprintf(sql, sizeof sql, "SELECT (clock_timestamp() > '%s')::integer",
+                   testdb_value("SELECT clock_timestamp()"));
+    serverclock_set(-2);
+    PGconn *producer = testdb_connect();
+    pg_exec_ok(producer, "BEGIN");
+    pg_exec_ok(producer, "SELECT outbox.enqueue('mail', delay => interval '10 ms')");
+    ck_assert(wait_until(testdb_long(sql) == 1, FLEET_WAIT_MS));
+    pg_exec_ok(producer, "COMMIT");
+    PQfinish(producer);
+    fleet_finish();
+    daemon_stop(&a);
+    ck_assert_uint_eq(runs_count(), 4);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("server_clock");
@@ -165,6 +193,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, step_expires_nobody_and_spares_nobody);
     tcase_add_test(tc, ready_jobs_run_whatever_the_clock_does);
     tcase_add_test(tc, scheduled_jobs_run_when_the_server_says_so);
+    tcase_add_test(tc, step_back_that_no_look_sees_hides_no_scheduled_job);
     suite_add_tcase(s, tc);
     return s;
 }
