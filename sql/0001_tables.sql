@@ -227,16 +227,6 @@ COMMENT ON COLUMN outbox.attempt.dispatcher IS 'name of the dispatcher that ran 
 COMMENT ON COLUMN outbox.attempt.output_head IS 'how its output, or the response, began';
 COMMENT ON COLUMN outbox.attempt.output_tail IS 'how it ended, if it is longer than the head';
 
--- Apart from outbox.dispatcher, whose rows have a new version with every heartbeat: under an old
--- snapshot, which keeps all of them, each claim would have to step over them.
-CREATE TABLE outbox.owner (
-    id bigint NOT NULL PRIMARY KEY
-);
-COMMENT ON TABLE outbox.owner IS
-    'ids under which jobs may be owned: a claim keeps its row until it has committed, a take-over '
-    'removes it';
-COMMENT ON COLUMN outbox.owner.id IS 'id of a row of outbox.dispatcher';
-
 CREATE TABLE outbox.dispatcher (
     id         bigint      NOT NULL PRIMARY KEY,
     beat       bigint      NOT NULL DEFAULT 0,
@@ -283,3 +273,13 @@ COMMENT ON COLUMN outbox.dispatcher.version IS 'version of the program';
 COMMENT ON COLUMN outbox.dispatcher.backends IS
     'process ids of its server sessions, which a take-over ends';
 COMMENT ON COLUMN outbox.dispatcher.tasks IS 'tasks it has a handler for';
+
+-- Apart from outbox.dispatcher, whose rows have a new version with every heartbeat: under an old
+-- snapshot, which keeps all of them, each claim would have to step over them.
+CREATE TABLE outbox.owner (
+    id bigint NOT NULL PRIMARY KEY REFERENCES outbox.dispatcher (id) ON DELETE CASCADE
+);
+COMMENT ON TABLE outbox.owner IS
+    'ids under which jobs may be owned: a claim keeps its row until it has committed, a take-over '
+    'removes it';
+COMMENT ON COLUMN outbox.owner.id IS 'id of a row of outbox.dispatcher';

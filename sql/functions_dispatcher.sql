@@ -47,11 +47,11 @@ BEGIN
     FROM outbox.dispatcher d WHERE d.name = register.name AND d.id IS DISTINCT FROM previous
     ORDER BY d.started_at DESC LIMIT 1;
     IF NOT FOUND THEN
-        INSERT INTO outbox.owner (id) VALUES (register.id);
         INSERT INTO outbox.dispatcher (id, name, host, boot_id, lock_id, pid, backends, version,
                                        tasks, lease, beat_at, started_at)
         VALUES (id, name, host, boot_id, lock_id, pid, backends, version, tasks, lease,
                 clock_timestamp(), clock_timestamp());
+        INSERT INTO outbox.owner (id) VALUES (register.id);
         answer := 'registered';
         RETURN NEXT;
     END IF;
@@ -87,7 +87,6 @@ BEGIN
     IF NOT FOUND OR outbox.owned(id) THEN
         RETURN false;
     END IF;
-    DELETE FROM outbox.owner o WHERE o.id = unregister.id;
     DELETE FROM outbox.dispatcher d WHERE d.id = unregister.id RETURNING d.tasks INTO tasks;
     PERFORM outbox.wake_tasks(tasks, false); -- who sleeps must learn what is scheduled
     RETURN true;
@@ -166,7 +165,6 @@ BEGIN
         PERFORM outbox.wake_tasks(tasks, false);
     END IF;
     IF NOT outbox.owned(dispatcher) THEN
-        DELETE FROM outbox.owner o WHERE o.id = take_over.dispatcher;
         DELETE FROM outbox.dispatcher d WHERE d.id = take_over.dispatcher;
         PERFORM outbox.wake_tasks(lost.tasks, false); -- who sleeps must learn what is scheduled
     END IF;

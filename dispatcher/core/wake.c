@@ -65,7 +65,6 @@ static bool is_busy(struct dispatcher *d)
     return w->is_busy;
 }
 
-
 /* ---- the locks ---- */
 
 static bool is_any_watched(const struct dispatcher *d)

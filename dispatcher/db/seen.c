@@ -65,7 +65,8 @@ static bool parse(const json_t *o, struct seen *s)
     s->next_due_us = integer(o, "next_due", INT64_MAX);
     return s->position_xid != UINT64_MAX && parse_xids(o, "running", &s->running) &&
            parse_xids(o, "pending", &s->pending) && parse_xids(o, "ended", &s->ended) &&
-           parse_xids(o, "missed", &s->missed) && parse_xids(o, "held", &s->held) && parse_rows(o, "partial", false, &s->partial) &&
+           parse_xids(o, "missed", &s->missed) && parse_xids(o, "held", &s->held) &&
+           parse_rows(o, "partial", false, &s->partial) &&
            parse_rows(o, "blocked", true, &s->blocked) && parse_rows(o, "lanes", true, &s->lanes);
 }
 

@@ -139,7 +139,10 @@ static void add_look(struct pgbatch *b, int64_t owner, const struct store_look *
     params_int4_array(&p, l->slots, l->tasks_count);
     params_bool_array(&p, l->shares, l->tasks_count);
     params_int4(&p, l->shared_slots);
-    params_xid8_or_null(&p, l->has_position ? l->position_xid : 0);
+    if (l->has_position)
+        params_xid8(&p, l->position_xid);
+    else
+        params_xid8_or_null(&p, 0);
     params_int8(&p, l->position_id);
     params_xid8(&p, l->older);
     params_xid8_array(&p, l->pending_xids, l->pending_count);

@@ -117,7 +117,7 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     ck_rows(conn, "SELECT outbox.sweep('{a}', '0', 0, '3', 0) -> 'done'", "true");
     ck_rows(conn,
             "SELECT id FROM outbox.look(1, 5, '{b}', '{1}', '{f}', 0, '0', 0, '0', '{}', '{}',"
-            " '{}', '{}', '{}', '{}', '{}', '-infinity')",
+            " '{}', '{}', '{}', '{}', '{}', '-infinity', NULL, NULL)",
             "-");
     ck_rows(conn, "SELECT outbox.retry(2), outbox.cancel(3)", "retried|cancelled");
     (void)snprintf(sql, sizeof sql,

@@ -75,8 +75,8 @@ START_TEST(row_that_was_updated_before_it_was_locked_is_revisited)
     struct desk *d = desk_open(SLOTS(10));
     gates_make();
     sql_rule(IS_OFF, "look", MISSED, "'missed', CASE WHEN false");
-    sql_replace("look", "PERFORM outbox.note_claims(owner,",
-                "PERFORM public.gate(1); PERFORM outbox.note_claims(owner,");
+    sql_replace("look", "PERFORM outbox.hold_dispatcher(owner);",
+                "PERFORM public.gate(1); PERFORM outbox.hold_dispatcher(owner);");
     desk_look(d);
     int64_t id = put_one("a");
     PGconn *gate = gate_close(1);

@@ -162,7 +162,7 @@ END_TEST
 
 static const char LOOK[] =
     "SELECT state::text FROM outbox.look(101, 1, '{a}', '{10}', '{f}', 0, '0', 0, '0', '{}', '{}',"
-    " '{}', '{}', '{}', '{}', '{}', '-infinity') WHERE state IS NOT NULL";
+    " '{}', '{}', '{}', '{}', '{}', '-infinity', NULL, NULL) WHERE state IS NOT NULL";
 
 static bool is_in_running(const char *state, uint64_t xid)
 {
@@ -221,7 +221,7 @@ START_TEST(look_before_the_lock_misses_who_commits_between)
             PGresult *res = pg_query(sleeper, PGRES_TUPLES_OK,
                                      "SELECT id FROM outbox.look(101, 1, '{a}', '{10}', '{f}', 0,"
                                      " '0', 0, '0', '{}', '{}', '{}', '{}', '{}', '{}', '{}',"
-                                     " '-infinity') WHERE id IS NOT NULL");
+                                     " '-infinity', NULL, NULL) WHERE id IS NOT NULL");
             is_found = PQntuples(res) == 1;
             PQclear(res);
         }

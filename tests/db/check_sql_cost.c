@@ -310,8 +310,8 @@ START_TEST(take_over_does_not_search_what_it_never_owned)
     begin();
     put(conn, MANY / 2);
     lose_a_hundred();
-    /* The upper bound is raised by some thousands more than needed. */
-    pg_exec_ok(other, "DO $$BEGIN FOR i IN 1..4200 LOOP PERFORM pg_current_xact_id(); COMMIT;"
+    /* The upper bound is raised by twenty thousand more than needed. */
+    pg_exec_ok(other, "DO $$BEGIN FOR i IN 1..20100 LOOP PERFORM pg_current_xact_id(); COMMIT;"
                       " END LOOP; END$$");
     put(conn, MANY / 2);
     /* Each row is put into indexes that are a level deeper. */

@@ -549,11 +549,12 @@ START_TEST(locked_row_is_missed_and_had_on_a_revisit)
     const char *from = text("%s", here());
     look(conn, &(struct look){.position = from, .revisit = "'{1,3}'", .first_claim = "4"});
     ck_assert_str_eq(saw.ids, "");
-    ck_assert_str_eq(said("missed"), "1 3");
+    ck_assert_str_eq(said("held"), "1 3");
     exec(other, "ROLLBACK");
     look(conn, &(struct look){.position = from, .revisit = "'{1,3}'", .first_claim = "6"});
     ck_assert_str_eq(saw.ids, "1 3");
     ck_assert_str_eq(said("missed"), "-");
+    ck_assert_str_eq(said("held"), "-");
 }
 END_TEST
 

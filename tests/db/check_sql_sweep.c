@@ -302,8 +302,8 @@ END_TEST
 START_TEST(row_that_is_there_twice_is_taken_once)
 {
     static const char rows[] = "(1,11,1,2,10), (2,12,1,2,10), (3,11,1,2,10), (4,12,1,2,10)";
-    ck_assert_str_eq(pick(rows, "{9}", "{f}", 0), "{1,2}|-");
-    ck_assert_str_eq(pick(rows, "{1}", "{t}", 1), "{1}|{2}");
+    ck_assert_str_eq(pick(rows, "{9}", "{f}", 0), "{3,4}|-");
+    ck_assert_str_eq(pick(rows, "{1}", "{t}", 1), "{3}|{4}"); /* at its last place */
 }
 END_TEST
 

@@ -680,7 +680,8 @@ START_TEST(look_with_unreadable_rows_is_an_error)
         sql, sizeof sql,
         "CREATE FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8,"
         " bigint, xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[],"
-        " timestamptz, integer DEFAULT 1, integer DEFAULT 1, OUT id bigint, OUT claim bigint,"
+        " timestamptz, xid8, xid8, integer DEFAULT 1, integer DEFAULT 1, OUT id bigint, OUT claim "
+        "bigint,"
         " OUT task text, OUT priority smallint, OUT attempt integer, OUT max_attempts integer,"
         " OUT lost integer, OUT encoding text, OUT payload bytea, OUT payload_size integer,"
         " OUT headers text, OUT key text, OUT created_at timestamptz, OUT expired boolean,"

@@ -36,7 +36,8 @@ static inline const char *look_call(const struct look *l)
 {
     static char sql[60000];
     int len = snprintf(
-        sql, sizeof sql, "outbox.look(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, NULL, NULL%s)",
+        sql, sizeof sql,
+        "outbox.look(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, NULL, NULL%s)",
         or_default(l->owner, "1"), or_default(l->first_claim, "1"), or_default(l->tasks, "'{a,b}'"),
         or_default(l->slots, "'{9,9}'"), or_default(l->shares, "'{f,f}'"),
         or_default(l->shared, "0"), or_default(l->position, "'0', 0"), or_default(l->older, "'0'"),
@@ -99,6 +100,7 @@ static inline const char *said(const char *member)
     const struct seen_xids *xids = strcmp(member, "running") == 0   ? &s->running
                                    : strcmp(member, "pending") == 0 ? &s->pending
                                    : strcmp(member, "ended") == 0   ? &s->ended
+                                   : strcmp(member, "held") == 0    ? &s->held
                                                                     : &s->missed;
     size_t len = 0;
     (void)snprintf(text, sizeof text, "-");

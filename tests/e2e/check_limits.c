@@ -112,8 +112,8 @@ START_TEST(long_job_does_not_hold_up_other_tasks)
 }
 END_TEST
 
-/* Three tasks with a backlog each, one older than the other: the oldest jobs go first, but for a few
- * that the first look takes before it knows how old each backlog is. */
+/* Three tasks with a backlog each, one older than the other: the oldest jobs go first, but for a
+ * few that the first look takes before it knows how old each backlog is. */
 START_TEST(older_jobs_go_first_whatever_their_task)
 {
     const char *handler = spanning("handler", "");

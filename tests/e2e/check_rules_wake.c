@@ -161,8 +161,8 @@ START_TEST(held_rows_are_asked_for_while_asleep)
     start(IS_OFF, "uneasy", one_task());
     ck_assert(wait_until(holds_lock("a") && is_quiet(), E2E_WAIT_MS));
     gates_make();
-    sql_replace("look", "PERFORM outbox.note_claims(owner,",
-                "PERFORM public.gate(2); PERFORM outbox.note_claims(owner,");
+    sql_replace("look", "PERFORM outbox.hold_dispatcher(owner);",
+                "PERFORM public.gate(2); PERFORM outbox.hold_dispatcher(owner);");
     PGconn *gate = gate_close(2);
     int64_t id = put_one("a");
     gate_wait(2); /* it has read the row, and not locked it */

@@ -172,19 +172,21 @@ long enqueue_one(const char *task, const char *payload)
 void hold_claims(void)
 {
     /* Under its own name, which its body uses. */
-    testdb_exec("CREATE TABLE public.hold AS SELECT 1; CREATE SCHEMA held;"
-                "ALTER FUNCTION outbox.look SET SCHEMA held;"
-                "CREATE FUNCTION outbox.look(a bigint, b bigint, c text[], d integer[], e boolean[],"
-                " f integer, g xid8, h bigint, i xid8, j xid8[], k bigint[], l integer[], m xid8[],"
-                " n bigint[], o integer[], p bigint[], q timestamptz, r xid8, s xid8) RETURNS TABLE(id bigint,"
-                " claim bigint, task text, priority smallint, attempt integer,"
-                " max_attempts integer, lost integer, encoding text, payload bytea,"
-                " payload_size integer, headers text, key text, created_at timestamptz,"
-                " expired boolean, state jsonb) LANGUAGE plpgsql AS $$ DECLARE rows integer; BEGIN "
-                "RETURN QUERY SELECT * FROM held.look(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o,"
-                " p, q, r, s); GET DIAGNOSTICS rows = ROW_COUNT; "
-                "WHILE rows > 1 AND EXISTS (SELECT FROM public.hold) LOOP"
-                " PERFORM pg_sleep(0.02); END LOOP; END $$");
+    testdb_exec(
+        "CREATE TABLE public.hold AS SELECT 1; CREATE SCHEMA held;"
+        "ALTER FUNCTION outbox.look SET SCHEMA held;"
+        "CREATE FUNCTION outbox.look(a bigint, b bigint, c text[], d integer[], e boolean[],"
+        " f integer, g xid8, h bigint, i xid8, j xid8[], k bigint[], l integer[], m xid8[],"
+        " n bigint[], o integer[], p bigint[], q timestamptz, r xid8, s xid8) RETURNS TABLE(id "
+        "bigint,"
+        " claim bigint, task text, priority smallint, attempt integer,"
+        " max_attempts integer, lost integer, encoding text, payload bytea,"
+        " payload_size integer, headers text, key text, created_at timestamptz,"
+        " expired boolean, state jsonb) LANGUAGE plpgsql AS $$ DECLARE rows integer; BEGIN "
+        "RETURN QUERY SELECT * FROM held.look(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o,"
+        " p, q, r, s); GET DIAGNOSTICS rows = ROW_COUNT; "
+        "WHILE rows > 1 AND EXISTS (SELECT FROM public.hold) LOOP"
+        " PERFORM pg_sleep(0.02); END LOOP; END $$");
 }
 
 void wait_for_held_claim(void)
