@@ -323,7 +323,7 @@ static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *lo
         .lane_limits = t->asked->limits,
         .lanes_count = t->asked->codes_count,
     };
-    stream_ask(&d->stream, look);
+    stream_ask(&d->stream, look, clock_mono_ms());
 }
 
 static void send_turn(struct dispatcher *d, bool with_look)
