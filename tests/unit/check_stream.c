@@ -30,7 +30,7 @@ static struct store_look asked;
 static void ask(void)
 {
     memset(&asked, 0, sizeof asked);
-    stream_ask(&stream, &asked);
+    stream_ask(&stream, &asked, 0);
 }
 
 static void sent(void)
@@ -99,7 +99,9 @@ static int64_t due_from(void)
 {
     ask();
     sent();
-    return asked.due_from_us;
+    if (asked.due_from_us == INT64_MIN)
+        return INT64_MIN;
+    return asked.due_from_us + 100 * MS; /* as far as a step of the clock may go unseen */
 }
 
 /* ---- position ---- */
