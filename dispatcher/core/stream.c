@@ -158,9 +158,8 @@ static void learn_missed(struct stream *s, const struct seen *seen, const struct
 
 /* Those that were asked for are answered: they go, unless they were missed again. */
 static void learn_revisit(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                          int64_t first_claim, uint64_t now_ms)
+                          int64_t first_claim)
 {
-    bool was_empty = s->revisit_count == 0;
     s->revisit_count -= s->revisit_asked;
     if (s->revisit_count > 0)
         memmove(s->revisit, s->revisit + s->revisit_asked, s->revisit_count * sizeof *s->revisit);
@@ -169,8 +168,6 @@ static void learn_revisit(struct stream *s, const struct seen *seen, const struc
         add_revisit(s, (int64_t)seen->held.items[i]);
     if (seen->missed.count > 0)
         learn_missed(s, seen, claimed, first_claim);
-    if (was_empty)
-        s->revisit_since_ms = now_ms;
 }
 
 /* A transaction that goes on for longer than others holds the position back for no more than a
@@ -246,7 +243,7 @@ void stream_learn(struct stream *s, const struct seen *seen, const struct batch 
     s->newest = seen->newest;
     learn_due(s, seen);
     learn_pending(s, seen, earlier(due_from_us, s->due_from_us));
-    learn_revisit(s, seen, claimed, first_claim, now_ms);
+    learn_revisit(s, seen, claimed, first_claim);
     learn_older(s, seen, now_ms);
     if (is_first) {
         s->swept_xid = s->xid;

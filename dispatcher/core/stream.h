@@ -46,7 +46,6 @@ struct stream {
     size_t revisit_count;
     size_t revisit_cap;
     size_t revisit_asked; /* how many of the first were in the look under way */
-    uint64_t revisit_since_ms;
 
     /* scheduled jobs */
     int64_t now_us;    /* the server's clock at the last look; 0: never */
