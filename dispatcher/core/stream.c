@@ -31,6 +31,7 @@ static void forget_times(struct stream *s)
     s->samples_count = 0;
     s->due_from_us = INT64_MIN;
     s->due_again_us = INT64_MAX;
+    s->due_asked_us = INT64_MIN;
 }
 
 void stream_reset(struct stream *s)
@@ -48,6 +49,7 @@ void stream_reset(struct stream *s)
     s->now_us = 0;
     s->next_due_us = INT64_MAX;
     s->is_sweeping = false;
+    s->sweep_again = false;
     forget_times(s);
 }
 
@@ -79,6 +81,7 @@ void stream_ask(struct stream *s, struct store_look *look)
     look->oldest = s->oldest;
     look->newest = s->newest;
     look->due_from_us = earlier(s->due_from_us, s->due_again_us);
+    s->due_asked_us = look->due_from_us;
 }
 
 /* ---- what a look saw: the position and the lists ---- */
@@ -126,6 +129,7 @@ static void add_revisit(struct stream *s, int64_t id)
     if (s->revisit_count == REVISITS_MAX) {
         s->swept_xid = 0; /* the slow check finds it */
         s->swept_id = 0;
+        s->sweep_again = s->is_sweeping; /* the answer under way is of another stretch */
         return;
     }
     if (s->revisit_count == s->revisit_cap) {
@@ -211,11 +215,14 @@ static void forget_clock(struct stream *s)
 static void learn_due(struct stream *s, const struct seen *seen)
 {
     size_t passed = 0;
-    s->due_again_us = INT64_MAX; /* looked at just now */
+    /* A full look has not come to those below the cut that still run: they are not pending yet. */
+    uint64_t decided = seen->position_xid < seen->cut ? seen->position_xid + 1 : seen->cut;
+    if (s->due_again_us >= s->due_asked_us)
+        s->due_again_us = INT64_MAX; /* looked at just now */
     if (seen->now_us < s->now_us)
         forget_clock(s);
     stream_note_xid(s, seen->xid);
-    while (passed < s->samples_count && s->samples[passed].xid <= seen->cut)
+    while (passed < s->samples_count && s->samples[passed].xid <= decided)
         s->due_from_us = s->samples[passed++].at_us;
     s->samples_count -= passed;
     memmove(s->samples, s->samples + passed, s->samples_count * sizeof s->samples[0]);
@@ -274,8 +281,11 @@ void stream_ask_sweep(const struct stream *s, struct store_sweep *sweep)
 
 void stream_swept(struct stream *s, const struct seen *seen)
 {
-    s->swept_xid = seen->position_xid;
-    s->swept_id = seen->position_id;
+    if (!s->sweep_again) {
+        s->swept_xid = seen->position_xid;
+        s->swept_id = seen->position_id;
+    }
+    s->sweep_again = false;
     if (!seen->is_done)
         return;
     s->is_sweeping = false;
