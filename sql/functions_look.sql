@@ -395,7 +395,14 @@ BEGIN
     END IF;
 
     -- What the caller must know.
-    IF cardinality(lanes) > 0 THEN
+    IF cardinality(lanes) = 1 AND w_from = 1 AND lane_limits[1] > 0 THEN
+        walked := jsonb_build_array(CASE
+            WHEN cardinality(rest) > 0
+            THEN jsonb_build_array(lanes[1], c_xids[rest[1]]::text::bigint, c_ids[rest[1]])
+            WHEN seen > lane_limits[1]
+            THEN jsonb_build_array(lanes[1], c_xids[seen]::text::bigint, c_ids[seen])
+            ELSE jsonb_build_array(lanes[1]) END);
+    ELSIF cardinality(lanes) > 0 THEN
         SELECT jsonb_agg(CASE WHEN r.first IS NOT NULL THEN jsonb_build_array(l.lane, r.xid, r.first)
                               WHEN w.n > l.slots THEN jsonb_build_array(l.lane, w.xid, w.last)
                               ELSE jsonb_build_array(l.lane) END)
@@ -403,7 +410,7 @@ BEGIN
         FROM unnest(lanes, lane_limits) AS l(lane, slots)
         LEFT JOIN LATERAL (
             SELECT count(*) AS n, (array_agg(u.id))[count(*)::integer] AS last,
-                   (array_agg(u.xid::text::bigint))[count(*)::integer] AS xid
+                   (array_agg(u.xid))[count(*)::integer]::text::bigint AS xid
             FROM unnest(c_ids[w_from:], c_xids[w_from:], c_tasks[w_from:], c_priorities[w_from:])
                 AS u(id, xid, task, priority)
             WHERE u.task * 4 + u.priority - 1 = l.lane) AS w ON true

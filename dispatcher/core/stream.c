@@ -10,6 +10,7 @@ enum {
     OLDER_AFTER_MS = 20, /* how long a running transaction may hold the position back */
     REVISITS_MAX = 4096, /* beyond, the slow check finds them */
     SAMPLE_EVERY_US = 20000,
+    STEP_MIN_US = 100000,  /* the server's clock falls back against ours by more: it was set back */
     PENDING_PER_LOOK = 100 /* as outbox.look() has it */
 };
 
@@ -60,8 +61,9 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-void stream_ask(struct stream *s, struct store_look *look)
+void stream_ask(struct stream *s, struct store_look *look, uint64_t now_ms)
 {
+    s->asked_ms = now_ms;
     size_t n =
         s->revisit_count < STREAM_REVISITS_PER_LOOK ? s->revisit_count : STREAM_REVISITS_PER_LOOK;
     look->has_position = s->has_position;
@@ -82,6 +84,8 @@ void stream_ask(struct stream *s, struct store_look *look)
     look->newest = s->newest;
     look->due_from_us = earlier(s->due_from_us, s->due_again_us);
     s->due_asked_us = look->due_from_us;
+    if (look->due_from_us != INT64_MIN)
+        look->due_from_us -= STEP_MIN_US;
 }
 
 /* ---- what a look saw: the position and the lists ---- */
@@ -219,8 +223,10 @@ static void learn_due(struct stream *s, const struct seen *seen)
     uint64_t decided = seen->position_xid < seen->cut ? seen->position_xid + 1 : seen->cut;
     if (s->due_again_us >= s->due_asked_us)
         s->due_again_us = INT64_MAX; /* looked at just now */
-    if (seen->now_us < s->now_us)
+    int64_t ahead_us = seen->now_us - (int64_t)s->asked_ms * 1000;
+    if (seen->now_us < s->now_us || (s->now_us != 0 && ahead_us < s->ahead_us - STEP_MIN_US))
         forget_clock(s);
+    s->ahead_us = ahead_us;
     stream_note_xid(s, seen->xid);
     while (passed < s->samples_count && s->samples[passed].xid <= decided)
         s->due_from_us = s->samples[passed++].at_us;

@@ -49,7 +49,9 @@ struct stream {
     uint64_t revisit_since_ms;
 
     /* scheduled jobs */
-    int64_t now_us; /* the server's clock at the last look; 0: never */
+    int64_t now_us;    /* the server's clock at the last look; 0: never */
+    uint64_t asked_ms; /* ours, when it was asked for */
+    int64_t ahead_us;  /* how far the server's clock was ahead of ours */
     struct stream_sample samples[STREAM_SAMPLES];
     size_t samples_count;
     int64_t due_from_us;  /* no scheduled job lies before; INT64_MIN: nothing is known */
@@ -71,7 +73,7 @@ void stream_deinit(struct stream *s);
 /* Another connection: everything from the beginning. */
 void stream_reset(struct stream *s);
 /* Fills in what the stream has to say; the arrays are borrowed until the stream learns. */
-void stream_ask(struct stream *s, struct store_look *look);
+void stream_ask(struct stream *s, struct store_look *look, uint64_t now_ms);
 /* The look's answer, and what it claimed, numbered from first_claim on. */
 void stream_learn(struct stream *s, const struct seen *seen, const struct batch *claimed,
                   int64_t first_claim, uint64_t now_ms);

@@ -100,6 +100,20 @@ static bool has_results(const struct dispatcher *d)
     return false;
 }
 
+/* A result that was refused, or whose row is locked, is said again when its pause ends. */
+static void await_results(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t end = UINT64_MAX;
+    list_for_each (node, tmp, &d->results) {
+        uint64_t after = result_of(node)->settle_after_ms;
+        if (after > now && after < end)
+            end = after;
+    }
+    if (end != UINT64_MAX)
+        due_in(d, end - now);
+}
+
 /* True when a look now is wanted, and could claim something. */
 static bool wants_look(const struct dispatcher *d)
 {
@@ -116,6 +130,7 @@ void turn_answered(struct dispatcher *d)
         return;
     session_progress(d->session);
     await_pauses(d);
+    await_results(d);
     if (has_results(d) || wants_look(d) || d->stream.is_sweeping)
         turn_kick(d);
     else if (dispatcher_may_start(d) && !d->is_quiet && session_is_ready(d->session))
@@ -163,10 +178,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
         return;
     if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
         return; /* a lock, or a deadlock: the next turn does not wait for rows */
-    if (e->settle_alone) {
+    if (e->settle_alone)
         e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
-        due_in(d, LOCKED_PAUSE_MS);
-    }
     e->settle_alone = true;
     if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
@@ -183,7 +196,6 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
         e->state = EXECUTION_FINISHED;
         e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
         list_append(&d->results, &e->result_link);
-        due_in(d, LOCKED_PAUSE_MS);
         return;
     }
     if (answer_ != STORE_RECORDED) {
@@ -323,7 +335,7 @@ static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *lo
         .lane_limits = t->asked->limits,
         .lanes_count = t->asked->codes_count,
     };
-    stream_ask(&d->stream, look);
+    stream_ask(&d->stream, look, clock_mono_ms());
 }
 
 static void send_turn(struct dispatcher *d, bool with_look)

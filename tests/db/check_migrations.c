@@ -76,7 +76,7 @@ static const char *fingerprint(void)
         "  WHERE relnamespace = 'outbox'::regnamespace AND attnum > 0"
         " UNION ALL SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = "
         "tgrelid"
-        "  WHERE relnamespace = 'outbox'::regnamespace AND NOT tgisinternal"
+        "  WHERE relnamespace = 'outbox'::regnamespace AND NOT t.tgisinternal"
         " UNION ALL SELECT pg_get_constraintdef(oid) FROM pg_constraint"
         "  WHERE connamespace = 'outbox'::regnamespace) AS t(x)");
 }

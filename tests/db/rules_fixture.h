@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "ck_main.h"
 #include "core/lane.h"
@@ -274,7 +275,7 @@ static inline void desk_send(struct desk *d)
                                .lane_ids = d->asked->ids,
                                .lane_limits = d->asked->limits,
                                .lanes_count = d->asked->codes_count};
-    stream_ask(&d->stream, &look);
+    stream_ask(&d->stream, &look, clock_mono_ms());
     const struct store_turn turn = {
         .results = d->results, .results_count = d->results_count, .look = &look};
     store_turn(d->rig.conn, DESK_ID, &turn, desk_on_turned, d);
