@@ -327,7 +327,8 @@ static inline void desk_finish(struct desk *d, int64_t id, enum outcome_kind kin
         outcome_set(o, kind, "%s", kind == OUTCOME_DONE ? "" : "as the test says");
         d->results[d->results_count++] =
             (struct store_result){.token = {.id = h->id, .claim = h->claim}, .outcome = o};
-        lanes_slot_freed(&d->lanes, h->lane, h->lane->config);
+        static const struct task_config like = {.kind = HANDLER_DISCARD}; /* whatever it is now */
+        lanes_slot_freed(&d->lanes, h->lane, &like);
         h->lane = NULL;
         return;
     }
