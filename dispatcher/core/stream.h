@@ -55,6 +55,7 @@ struct stream {
     size_t samples_count;
     int64_t due_from_us;  /* no scheduled job lies before; INT64_MIN: nothing is known */
     int64_t due_again_us; /* a pending transaction ended: look from here once; INT64_MAX: no */
+    int64_t due_asked_us; /* what the newest look was told */
     int64_t next_due_us;  /* INT64_MAX: nothing is scheduled */
 
     /* the slow check */
@@ -63,6 +64,7 @@ struct stream {
     uint64_t sweep_to_xid;
     int64_t sweep_to_id;
     bool is_sweeping;
+    bool sweep_again; /* from the beginning, whatever the call under way finds */
 };
 
 void stream_init(struct stream *s);
