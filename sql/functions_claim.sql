@@ -175,8 +175,8 @@ COMMENT ON FUNCTION outbox.adopt(bigint, bigint, bigint[], bigint[], bigint) IS
 -- outbox.make_due(due_from, batch): makes scheduled jobs ready whose time has come, and wakes.
 --   due_from  none is scheduled before it that is not ready already
 --   batch     at most so many
--- Returns moved, how many; and next_due, the earliest run_at still scheduled from due_from on (NULL:
--- nothing is). One in the past: there are more, or somebody holds the row locked. Internal.
+-- Returns moved, how many; and next_due, the earliest run_at still scheduled from due_from on
+-- (NULL: nothing is). One in the past: there are more, or somebody holds the row locked. Internal.
 CREATE OR REPLACE FUNCTION outbox.make_due(
     due_from timestamptz, batch integer, OUT moved integer, OUT next_due timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

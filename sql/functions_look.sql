@@ -7,9 +7,10 @@
 -- passed them (pending), lanes with a backlog, and rows that somebody held locked (revisit).
 --
 -- What makes it exact:
---   position  everything at or below it has been read, but for what is on one of the lists. It never
---             reaches a transaction that may still commit: it stays below `cut`, which is below every
---             transaction running in the snapshot of the statement that read (and below our own).
+--   position  everything at or below it has been read, but for what is on one of the lists. It
+--             never reaches a transaction that may still commit: it stays below `cut`, which is
+--             below every transaction running in the snapshot of the statement that read (and
+--             below our own).
 --   reading and locking are two steps: a row that was read and could not be locked is named in the
 --             answer, because whoever holds it may roll back, and then it is not new to anybody.
 -- The settings of look() keep its plans on the two indexes, whatever the statistics say.
@@ -86,10 +87,10 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --   slots         free slots of each
 --   shares        whether the task takes part in shared_slots
 --   shared_slots  free slots of all tasks that share
---   pos_xid, pos_id      the position: the last answer's; at first ('0', 0), or NULL: nothing is read
---                 but what comes from now on
---   older         transactions below it that still run become pending instead of holding the position
---                 back
+--   pos_xid, pos_id      the position: the last answer's; at first ('0', 0), or NULL: nothing is
+--                 read but what comes from now on
+--   older         transactions below it that still run become pending instead of holding the
+--                 position back
 --   pending, pending_ids transactions that the position passed, and the last id read of each
 --   lanes         lanes with a backlog: task index * 4 + priority - 1, of tasks with free slots
 --   lane_xids, lane_ids  where each continues: the first row that was not read
@@ -100,11 +101,11 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --                 between these
 --   batch         at most so many rows of the stream are read
 --   payload_max   larger payloads (in bytes) come as NULL: fetch them with outbox.payload
--- Returns the claimed jobs, first those of the highest priority and age; then one row in which only
--- state is set, a JSON object:
+-- Returns the claimed jobs, in no promised order; then one row in which only state is set, a JSON
+-- object:
 --   position, position_id  hand them in again
---   cut, xmax              transactions: all below cut are finished, or pending; none at xmax or above
---                          was visible
+--   cut, xmax              transactions: all below cut are finished, or pending; none at xmax or
+--                          above was visible
 --   full                   the stream has more
 --   running                transactions running in the snapshot (absent: none)
 --   pending                those to add to the list
@@ -113,11 +114,11 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --   blocked                [lane, xid, id]: rows read that found no slot; the first of each lane
 --   lanes                  [lane, xid, id]: where a lane of the call continues; [lane]: it is
 --                          exhausted
---   missed                 ids that were tried, if not all were obtained: revisit those that did not
---                          come
+--   missed                 ids that were tried, if not all were obtained: revisit those that did
+--                          not come
 --   held                   ids of `revisit` that somebody still holds locked: revisit them
---   now, next_due          the server's clock, and the earliest scheduled job's time, in microseconds
---                          since 1970
+--   now, next_due          the server's clock, and the earliest scheduled job's time, in
+--                          microseconds since 1970
 --   xid                    our own transaction, if it has one
 -- A lane of `blocked` that is open and continues at or before that row needs nothing.
 -- Errors: 22023 the owner is not registered.
@@ -280,8 +281,8 @@ BEGIN
         b_ids := b_ids || n_ids;
     END IF;
 
-    -- Rows that somebody held locked: who is gone or owned is not among the answers any more, and who
-    -- is still held has no slot to keep from others.
+    -- Rows that somebody held locked: who is gone or owned is not among the answers any more, and
+    -- who is still held has no slot to keep from others.
     IF cardinality(revisit) > 0 THEN
         WITH alive AS MATERIALIZED (
             SELECT q.id FROM unnest(revisit) AS v(id)
@@ -403,7 +404,8 @@ BEGIN
             THEN jsonb_build_array(lanes[1], c_xids[seen]::text::bigint, c_ids[seen])
             ELSE jsonb_build_array(lanes[1]) END);
     ELSIF cardinality(lanes) > 0 THEN
-        SELECT jsonb_agg(CASE WHEN r.first IS NOT NULL THEN jsonb_build_array(l.lane, r.xid, r.first)
+        SELECT jsonb_agg(CASE WHEN r.first IS NOT NULL
+                              THEN jsonb_build_array(l.lane, r.xid, r.first)
                               WHEN w.n > l.slots THEN jsonb_build_array(l.lane, w.xid, w.last)
                               ELSE jsonb_build_array(l.lane) END)
         INTO walked
@@ -447,8 +449,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8, bigint,
-    xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, xid8, xid8,
-    integer, integer) IS
+    xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, xid8,
+    xid8, integer, integer) IS
     'reads the stream of committed jobs from a position on, and claims what slots are free for';
 
 -- outbox.sweep(...): the slow check of a stretch of the stream that was read long ago: rows of the
@@ -472,7 +474,8 @@ DECLARE
     xids xid8[];
     ids bigint[];
 BEGIN
-    SELECT count(*), (array_agg(r.ready_xid))[count(*)::integer], (array_agg(r.id))[count(*)::integer],
+    SELECT count(*), (array_agg(r.ready_xid))[count(*)::integer],
+           (array_agg(r.id))[count(*)::integer],
            array_agg(r.n * 4 + r.priority - 1) FILTER (WHERE tasks[r.n] = r.task),
            array_agg(r.ready_xid) FILTER (WHERE tasks[r.n] = r.task),
            array_agg(r.id) FILTER (WHERE tasks[r.n] = r.task)

@@ -70,7 +70,8 @@ $$;
 COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
     'internal: locks claimed jobs; returns those that somebody else holds locked';
 
--- outbox.settle(owner, ids, claims, outcomes, skip_locked, brief): records what became of claimed jobs.
+-- outbox.settle(owner, ids, claims, outcomes, skip_locked, brief): records what became of claimed
+-- jobs.
 --   owner        the dispatcher
 --   ids, claims  the jobs and their claim numbers
 --   outcomes     NULL: all succeeded. Else a JSON array as long as ids; null: done, or an object:
@@ -112,7 +113,8 @@ BEGIN
             SELECT coalesce(array_agg(u.id ORDER BY u.n), '{}'),
                    coalesce(array_agg(u.claim ORDER BY u.n), '{}'),
                    CASE WHEN outcomes IS NOT NULL
-                        THEN coalesce(jsonb_agg(outcomes -> (u.n - 1)::integer ORDER BY u.n), '[]') END
+                        THEN coalesce(jsonb_agg(outcomes -> (u.n - 1)::integer ORDER BY u.n),
+                                      '[]') END
             INTO ids, claims, outcomes
             FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
             WHERE u.id <> ALL (busy);

@@ -8,7 +8,8 @@
 -- outbox.sleeps(task): whether somebody sleeps who handles the task. Internal.
 -- Trying and releasing the lock is one expression, because between two statements a cancelled
 -- producer would keep it; a second try makes the other producers' tries cost no NOTIFY.
--- No SECURITY DEFINER and no SET, so that it is inlined where it is called: all names are qualified.
+-- No SECURITY DEFINER and no SET, so that it is inlined where it is called: all names are
+-- qualified.
 CREATE OR REPLACE FUNCTION outbox.sleeps(task text) RETURNS boolean LANGUAGE sql VOLATILE AS $$
     SELECT CASE
         WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
@@ -48,7 +49,8 @@ COMMENT ON FUNCTION outbox.may_notify() IS 'internal: false where outbox.notify 
 
 -- outbox.job_inserted(): the statement trigger of outbox.job. Rows for later wake too: who sleeps
 -- must know when the next one is due. Internal. It runs as the owner, inside the functions that
--- enqueue; without a SET of its own, as it is part of the cost of every job: all names are qualified.
+-- enqueue; without a SET of its own, as it is part of the cost of every job: all names are
+-- qualified.
 CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF outbox.may_notify() THEN

@@ -166,7 +166,6 @@ static void learn_revisit(struct stream *s, const struct seen *seen, const struc
 {
     s->revisit_count -= s->revisit_asked;
     if (s->revisit_count > 0)
-        if (s->revisit_count > 0)
         memmove(s->revisit, s->revisit + s->revisit_asked, s->revisit_count * sizeof *s->revisit);
     s->revisit_asked = 0;
     for (size_t i = 0; i < seen->held.count; i++)

@@ -22,7 +22,7 @@ struct stream_pending { /* it was running when the position passed it */
     int64_t due_from_us; /* none of its scheduled jobs is due before */
 };
 
-struct stream_sample { /* transactions below xid began before at_us of the server's clock */
+struct stream_sample { /* transactions from xid on began after at_us of the server's clock */
     uint64_t xid;
     int64_t at_us;
 };
