@@ -41,11 +41,12 @@ BEGIN
         newest := d.newest_claim;
         RETURN;
     END IF;
-    oldest := CASE WHEN d.oldest_claim <= oldest THEN d.oldest_claim ELSE oldest END;
-    newest := CASE WHEN d.newest_claim >= newest THEN d.newest_claim
-                   ELSE (newest::text::bigint + 20000)::text::xid8 END;
-    UPDATE outbox.dispatcher AS x SET oldest_claim = oldest, newest_claim = newest
-    WHERE x.id = note_claims.owner;
+    UPDATE outbox.dispatcher AS x
+    SET oldest_claim = CASE WHEN x.oldest_claim <= oldest THEN x.oldest_claim ELSE oldest END,
+        newest_claim = CASE WHEN x.newest_claim >= newest THEN x.newest_claim
+                            ELSE (newest::text::bigint + 20000)::text::xid8 END
+    WHERE x.id = note_claims.owner
+    RETURNING x.oldest_claim, x.newest_claim INTO oldest, newest; -- as they are by now
 END
 $$;
 COMMENT ON FUNCTION outbox.note_claims(bigint, xid8, xid8) IS
@@ -74,7 +75,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    picked bigint[];
+    picked tid[];
     oldest xid8;
     newest xid8;
 BEGIN
@@ -87,15 +88,15 @@ BEGIN
         PERFORM outbox.hold_dispatcher(owner); -- raises the error
     END IF;
     WITH taken AS MATERIALIZED (
-        SELECT r.id, r.ready_xid
+        SELECT r.ctid, r.ready_xid
         FROM ROWS FROM (unnest(tasks), unnest(slots)) WITH ORDINALITY AS t(task, slots, n)
         CROSS JOIN LATERAL (
-            SELECT j.id, j.ready_xid FROM outbox.job j
+            SELECT j.ctid, j.ready_xid FROM outbox.job j
             WHERE j.task = t.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
             ORDER BY j.priority, j.ready_xid, j.id
             LIMIT greatest(t.slots, 0)
             FOR NO KEY UPDATE SKIP LOCKED) AS r)
-    SELECT array_agg(taken.id), (array_agg(taken.ready_xid ORDER BY taken.ready_xid))[1],
+    SELECT array_agg(taken.ctid), (array_agg(taken.ready_xid ORDER BY taken.ready_xid))[1],
            (array_agg(taken.ready_xid ORDER BY taken.ready_xid DESC))[1]
     INTO picked, oldest, newest FROM taken;
     IF picked IS NULL THEN
@@ -107,8 +108,8 @@ BEGIN
     WITH claimed AS (
         UPDATE outbox.job AS j
         SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1
-        FROM unnest(picked) WITH ORDINALITY AS p(id, n)
-        WHERE j.id = p.id
+        FROM unnest(picked) WITH ORDINALITY AS p(tid, n)
+        WHERE j.ctid = p.tid
         RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,
                   j.encoding, CASE WHEN octet_length(j.payload) <= payload_max THEN j.payload END,
                   octet_length(j.payload), j.headers::text, j.key, j.created_at,
@@ -135,7 +136,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    held bigint[];
+    held tid[];
     oldest xid8;
     newest xid8;
 BEGIN
@@ -145,12 +146,14 @@ BEGIN
     END IF;
     PERFORM outbox.hold_dispatcher(owner);
     WITH locked AS MATERIALIZED (
-        SELECT j.id, j.ready_xid, t.n
+        SELECT r.ctid, r.ready_xid, t.n
         FROM (SELECT u.* FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
               ORDER BY u.id) AS t
-        JOIN outbox.job j ON j.id = t.id AND j.owner = previous AND j.claim = t.claim
-        FOR NO KEY UPDATE OF j)
-    SELECT array_agg(l.id ORDER BY l.n), (array_agg(l.ready_xid ORDER BY l.ready_xid))[1],
+        CROSS JOIN LATERAL (
+            SELECT j.ctid, j.ready_xid FROM outbox.job j
+            WHERE j.id = t.id AND j.owner = previous AND j.claim = t.claim
+            FOR NO KEY UPDATE) AS r)
+    SELECT array_agg(l.ctid ORDER BY l.n), (array_agg(l.ready_xid ORDER BY l.ready_xid))[1],
            (array_agg(l.ready_xid ORDER BY l.ready_xid DESC))[1]
     INTO held, oldest, newest FROM locked l;
     IF held IS NULL THEN
@@ -160,8 +163,8 @@ BEGIN
     RETURN QUERY
     WITH adopted AS (
         UPDATE outbox.job AS j SET owner = adopt.owner, claim = first_claim + h.n - 1
-        FROM unnest(held) WITH ORDINALITY AS h(id, n)
-        WHERE j.id = h.id
+        FROM unnest(held) WITH ORDINALITY AS h(tid, n)
+        WHERE j.ctid = h.tid
         RETURNING j.id, j.claim)
     SELECT a.id, a.claim FROM adopted a ORDER BY a.claim;
 END
@@ -204,8 +207,7 @@ BEGIN
     IF moved = 0 THEN
         RETURN;
     END IF;
-    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id()
-    FROM unnest(picked) AS p(id) WHERE j.id = p.id;
+    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id() WHERE j.id = ANY (picked);
     PERFORM outbox.wake_tasks(tasks, false);
     SELECT j.run_at INTO next_due FROM outbox.job j
     WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at >= due_from

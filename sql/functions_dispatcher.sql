@@ -64,12 +64,14 @@ COMMENT ON FUNCTION outbox.register(bigint, text, text, text, text, integer, int
 -- outbox.owned(owner): whether the dispatcher owns a job. Internal.
 CREATE OR REPLACE FUNCTION outbox.owned(owner bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN EXISTS (SELECT FROM outbox.dispatcher d CROSS JOIN LATERAL (
                        SELECT FROM outbox.job j
                        WHERE j.ready_xid >= d.oldest_claim AND j.ready_xid <= d.newest_claim
                          AND j.ready_xid IS NOT NULL AND j.owner = d.id
+                       ORDER BY j.ready_xid, j.id
                        LIMIT 1) AS o
                    WHERE d.id = owned.owner);
 END
@@ -154,14 +156,14 @@ BEGIN
         IF started IS NOT FALSE THEN
             INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
             SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost.name
-            FROM unnest(picked) AS p(id) JOIN outbox.job j ON j.id = p.id;
+            FROM outbox.job j WHERE j.id = ANY (picked);
         END IF;
         UPDATE outbox.job AS j
         SET owner = NULL, claim = NULL, ready_xid = pg_current_xact_id(),
             lost = j.lost + (started IS NOT FALSE)::integer,
             logged = j.logged OR started IS NOT FALSE,
             attempts = j.attempts - (started IS FALSE)::integer
-        FROM unnest(picked) AS p(id) WHERE j.id = p.id;
+        WHERE j.id = ANY (picked);
         PERFORM outbox.wake_tasks(tasks, false);
     END IF;
     IF NOT outbox.owned(dispatcher) THEN

@@ -24,16 +24,19 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     horizon constant xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    picked bigint[];
     n integer;
 BEGIN
-    PERFORM FROM outbox.job j WHERE j.ready_xid >= horizon AND j.ready_xid IS NOT NULL LIMIT 1;
-    IF NOT FOUND THEN
+    WITH taken AS MATERIALIZED (
+        SELECT r.id FROM outbox.job r
+        WHERE r.ready_xid >= horizon AND r.ready_xid IS NOT NULL
+        ORDER BY r.ready_xid, r.id
+        FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT array_agg(t.id) INTO picked FROM taken t;
+    IF picked IS NULL THEN
         RETURN 0;
     END IF;
-    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id()
-    WHERE j.id IN (SELECT r.id FROM outbox.job r
-                   WHERE r.ready_xid >= horizon AND r.ready_xid IS NOT NULL
-                   FOR NO KEY UPDATE SKIP LOCKED);
+    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id() WHERE j.id = ANY (picked);
     GET DIAGNOSTICS n = ROW_COUNT;
     UPDATE outbox.dispatcher SET newest_claim = pg_current_xact_id()
     WHERE newest_claim IS NOT NULL AND newest_claim < pg_current_xact_id();
@@ -285,14 +288,17 @@ BEGIN
         WITH alive AS MATERIALIZED (
             SELECT q.id FROM unnest(revisit) AS v(id)
             CROSS JOIN LATERAL (
-                SELECT j.id FROM outbox.job j
-                WHERE j.id = v.id AND j.ready_xid IS NOT NULL AND j.owner IS NULL
-                OFFSET 0) AS q),
+                SELECT j.id, j.ready_xid FROM outbox.job j
+                WHERE j.id = v.id AND j.owner IS NULL
+                OFFSET 0) AS q
+            WHERE q.ready_xid IS NOT NULL), -- not above: it would let in the other indexes
         ours AS MATERIALIZED (
-            SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority
-            FROM alive a JOIN outbox.job j ON j.id = a.id
-            WHERE j.ready_xid IS NOT NULL AND j.owner IS NULL
-            FOR NO KEY UPDATE OF j SKIP LOCKED)
+            SELECT q.* FROM alive a
+            CROSS JOIN LATERAL (
+                SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                WHERE j.id = a.id AND j.owner IS NULL
+                FOR NO KEY UPDATE SKIP LOCKED) AS q
+            WHERE q.ready_xid IS NOT NULL)
         SELECT (SELECT jsonb_agg(a.id) FROM alive a
                 WHERE NOT EXISTS (SELECT FROM ours o WHERE o.id = a.id)),
                array_agg(r.ctid) FILTER (WHERE r.is_free),
@@ -326,13 +332,16 @@ BEGIN
                array_agg(r.priority)
         INTO s_tids, s_ids, s_xids, s_tasks, s_priorities
         FROM (SELECT q.*, l.lane / 4 AS n
-              FROM unnest(lanes, lane_xids, lane_ids, lane_limits) AS l(lane, xid, id, slots)
+              FROM (SELECT u.*, (u.lane % 4 + 1)::smallint AS priority
+                    FROM unnest(lanes, lane_xids, lane_ids, lane_limits)
+                        AS u(lane, xid, id, slots)) AS l
               CROSS JOIN LATERAL (
                   SELECT j.ctid, j.id, j.ready_xid, j.priority FROM outbox.job j
-                  WHERE j.task = tasks[l.lane / 4] AND j.priority = l.lane % 4 + 1
-                    AND (j.ready_xid, j.id) >= (l.xid, l.id)
+                  WHERE j.task = tasks[l.lane / 4]
+                    AND (j.priority, j.ready_xid, j.id) >= (l.priority, l.xid, l.id)
+                    AND j.priority <= l.priority
                     AND j.ready_xid IS NOT NULL AND j.owner IS NULL
-                  ORDER BY j.ready_xid, j.id
+                  ORDER BY j.priority, j.ready_xid, j.id
                   LIMIT l.slots + 1) AS q
               WHERE l.slots > 0) AS r;
         c_tids := c_tids || s_tids;
@@ -368,13 +377,15 @@ BEGIN
         END IF;
         RETURN QUERY
         WITH locked AS MATERIALIZED (
-            SELECT j.ctid, p.claim
+            SELECT r.ctid, p.claim
             FROM (SELECT c_tids[u.place] AS tid, c_ids[u.place] AS id,
                          first_claim + u.n - 1 AS claim
                   FROM unnest(picked) WITH ORDINALITY AS u(place, n)) AS p
-            JOIN outbox.job j ON j.ctid = p.tid
-            WHERE j.id = p.id AND j.owner IS NULL AND j.ready_xid IS NOT NULL
-            FOR NO KEY UPDATE OF j SKIP LOCKED)
+            CROSS JOIN LATERAL (
+                SELECT j.ctid FROM outbox.job j
+                WHERE j.ctid = p.tid AND j.id = p.id AND j.owner IS NULL
+                  AND j.ready_xid IS NOT NULL
+                FOR NO KEY UPDATE SKIP LOCKED) AS r)
         UPDATE outbox.job AS j
         SET owner = look.owner, claim = l.claim, attempts = j.attempts + 1
         FROM locked l WHERE j.ctid = l.ctid

@@ -7,7 +7,8 @@
 CREATE OR REPLACE FUNCTION outbox.answers(
     ids bigint[], claims bigint[], held_ids bigint[], held_claims bigint[])
 RETURNS TABLE(id bigint, answer text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on SET jit = off AS $$
 BEGIN
     IF cardinality(ids) = cardinality(held_ids) THEN
         RETURN QUERY SELECT u.id, 'done'::text FROM unnest(ids) AS u(id);
@@ -15,10 +16,11 @@ BEGIN
     END IF;
     RETURN QUERY
     SELECT u.id, CASE WHEN h.id IS NOT NULL THEN 'done'
-                      WHEN EXISTS (SELECT FROM outbox.job j WHERE j.id = u.id) THEN 'lost'
+                      WHEN l.id IS NOT NULL THEN 'lost'
                       ELSE 'gone' END
     FROM unnest(ids, claims) WITH ORDINALITY AS u(id, claim, n)
     LEFT JOIN unnest(held_ids, held_claims) AS h(id, claim) ON h.id = u.id AND h.claim = u.claim
+    LEFT JOIN LATERAL (SELECT j.id FROM outbox.job j WHERE j.id = u.id OFFSET 0) AS l ON true
     ORDER BY u.n;
 END
 $$;
@@ -43,22 +45,26 @@ COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS
 -- Returns the ids of those that are held by these tokens, and locked by somebody else.
 CREATE OR REPLACE FUNCTION outbox.busy(owner bigint, ids bigint[], claims bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
+SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     locked bigint[];
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT j.id
+        SELECT r.id
         FROM (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
-        JOIN outbox.job j ON j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
-        FOR UPDATE OF j SKIP LOCKED)
+        CROSS JOIN LATERAL (
+            SELECT j.id FROM outbox.job j
+            WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
+            FOR UPDATE SKIP LOCKED) AS r)
     SELECT coalesce(array_agg(t.id), '{}') INTO locked FROM taken t;
     RETURN ARRAY(
-        SELECT j.id FROM unnest(ids, claims) AS t(id, claim)
-        JOIN outbox.job j ON j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
-        WHERE j.id <> ALL (locked));
+        SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
+        CROSS JOIN LATERAL (
+            SELECT j.id FROM outbox.job j
+            WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim OFFSET 0) AS r
+        WHERE r.id <> ALL (locked));
 END
 $$;
 COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
@@ -89,8 +95,8 @@ CREATE OR REPLACE FUNCTION outbox.settle(
     skip_locked boolean DEFAULT false, brief boolean DEFAULT false)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off
+SET enable_hashjoin = on SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held_ids bigint[];
@@ -120,7 +126,7 @@ BEGIN
     WITH gone AS (
         DELETE FROM outbox.job AS j
         USING (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
-        WHERE j.id = t.id AND j.owner = settle.owner AND j.claim = t.claim
+        WHERE j.id = ANY (ids) AND j.id = t.id AND j.owner = settle.owner AND j.claim = t.claim
         RETURNING j.id, j.claim, j.logged)
     SELECT array_agg(g.id), array_agg(g.claim), array_agg(g.id) FILTER (WHERE g.logged)
     INTO held_ids, held_claims, logged_ids FROM gone g;
@@ -142,25 +148,28 @@ CREATE OR REPLACE FUNCTION outbox.settle_mixed(
     owner bigint, ids bigint[], claims bigint[], outcomes jsonb)
 RETURNS TABLE(id bigint, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_memoize = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
+SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held_ids bigint[];
     held_claims bigint[];
+    logged_ids bigint[];
     done_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
 BEGIN
     PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
     WITH locked AS MATERIALIZED (
-        SELECT j.id, j.claim, nullif(t.fate, 'null') AS fate
+        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate
         FROM (SELECT u.*
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
-        JOIN outbox.job j ON j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
-        FOR UPDATE OF j)
+        CROSS JOIN LATERAL (
+            SELECT j.id FROM outbox.job j
+            WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
+            FOR UPDATE) AS r)
     SELECT array_agg(l.id), array_agg(l.claim),
            array_agg(l.id) FILTER (WHERE coalesce(l.fate ->> 'outcome', 'done') = 'done'),
            array_agg(l.id) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
@@ -169,7 +178,8 @@ BEGIN
     IF done_ids IS NOT NULL THEN
         WITH gone AS (
             DELETE FROM outbox.job AS j WHERE j.id = ANY (done_ids) RETURNING j.id, j.logged)
-        DELETE FROM outbox.attempt a USING gone g WHERE g.logged AND a.job_id = g.id;
+        SELECT array_agg(g.id) INTO logged_ids FROM gone g WHERE g.logged;
+        DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
     END IF;
     IF fate_ids IS NOT NULL THEN
         PERFORM outbox.log_attempts(owner, fate_ids, fates);
@@ -218,8 +228,8 @@ COMMENT ON FUNCTION outbox.check_outcomes(jsonb, integer) IS
 CREATE OR REPLACE FUNCTION outbox.log_attempts(owner bigint, ids bigint[], fates jsonb[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_nestloop = on SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason,
                                 exit_code, signal, http_status, output_head, output_tail,
@@ -230,7 +240,9 @@ BEGIN
            (f.fate ->> 'http_status')::integer, decode(f.fate ->> 'head', 'base64'),
            decode(f.fate ->> 'tail', 'base64'), (f.fate ->> 'output_bytes')::bigint,
            (SELECT d.name FROM outbox.dispatcher d WHERE d.id = log_attempts.owner)
-    FROM unnest(ids, fates) AS f(id, fate) JOIN outbox.job j ON j.id = f.id
+    FROM unnest(ids, fates) AS f(id, fate)
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.attempts FROM outbox.job o WHERE o.id = f.id OFFSET 0) AS j
     WHERE f.fate ->> 'outcome' = 'retry'
        OR f.fate ->> 'outcome' = 'dead' AND (f.fate ->> 'uncounted')::boolean IS NOT TRUE;
 END
@@ -242,7 +254,8 @@ COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[]) IS
 -- ready, at once or later. Internal; the jobs are locked.
 CREATE OR REPLACE FUNCTION outbox.put_back(ids bigint[], fates jsonb[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off
+SET enable_hashjoin = on SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     tasks text[];
@@ -259,7 +272,7 @@ BEGIN
         FROM (SELECT u.id, u.fate ->> 'outcome' AS outcome,
                      coalesce((u.fate ->> 'delay_ms')::float8, 0) AS delay_ms
               FROM unnest(ids, fates) AS u(id, fate)) AS f
-        WHERE j.id = f.id AND f.outcome IN ('retry', 'release')
+        WHERE j.id = ANY (ids) AND j.id = f.id AND f.outcome IN ('retry', 'release')
         RETURNING j.task, j.ready_xid)
     SELECT array_agg(DISTINCT b.task) FILTER (WHERE b.ready_xid IS NOT NULL) INTO tasks FROM back b;
     PERFORM outbox.wake_tasks(tasks, false);
@@ -272,7 +285,8 @@ COMMENT ON FUNCTION outbox.put_back(bigint[], jsonb[]) IS
 -- locked.
 CREATE OR REPLACE FUNCTION outbox.bury(ids bigint[], fates jsonb[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off
+SET enable_hashjoin = on SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     WITH gone AS (
@@ -280,7 +294,7 @@ BEGIN
         USING (SELECT u.id, u.fate ->> 'reason' AS reason,
                       (u.fate ->> 'uncounted')::boolean IS TRUE AS uncounted
                FROM unnest(ids, fates) AS u(id, fate) WHERE u.fate ->> 'outcome' = 'dead') AS f
-        WHERE j.id = f.id
+        WHERE j.id = ANY (ids) AND j.id = f.id
         RETURNING j.*, f.reason, f.uncounted)
     INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, attempts, lost,
                              max_attempts, priority, logged, task, encoding, key, unique_key,

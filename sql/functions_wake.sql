@@ -5,46 +5,56 @@
 -- a row of the task ready tries that lock exclusively: it fails when somebody sleeps, and only then
 -- is NOTIFY outbox sent. Lock key: (1869968482, hashtext(task)); 1869968482 is 'outb'.
 
+-- outbox.sleeps(task): whether somebody sleeps who handles the task. Internal.
+-- Trying and releasing the lock is one expression, because between two statements a cancelled
+-- producer would keep it; a second try makes the other producers' tries cost no NOTIFY.
+-- No SECURITY DEFINER and no SET, so that it is inlined where it is called: all names are qualified.
+CREATE OR REPLACE FUNCTION outbox.sleeps(task text) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT CASE
+        WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
+                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))
+                  ELSE false END THEN false
+        WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
+                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))
+                  ELSE false END THEN false
+        ELSE true END
+$$;
+COMMENT ON FUNCTION outbox.sleeps(text) IS
+    'internal: whether a dispatcher sleeps that handles the task';
+
 -- outbox.wake_tasks(tasks, by_hand): sends NOTIFY outbox if somebody sleeps who handles one of the
 -- tasks.
 --   tasks    names, each once; NULL or empty: nothing happens
 --   by_hand  false: the setting outbox.notify = off is obeyed
--- Internal: called by the insert trigger and by every function that makes rows ready, after the
--- rows have their transaction id. Trying and releasing the lock is one expression, because between
--- two statements a cancelled producer would keep it; a second try makes the other producers' tries
--- cost no NOTIFY.
+-- Internal: called by every function that makes rows ready by an update, after the rows have their
+-- transaction id.
 CREATE OR REPLACE FUNCTION outbox.wake_tasks(tasks text[], by_hand boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    lock_class constant integer := 1869968482;
-    task text;
 BEGIN
-    IF NOT by_hand
-       AND lower(current_setting('outbox.notify', true)) IN ('off', 'false', 'no', '0') THEN
-        RETURN;
+    IF by_hand OR outbox.may_notify() THEN
+        PERFORM pg_notify('outbox', '') FROM unnest(tasks) AS t WHERE outbox.sleeps(t) LIMIT 1;
     END IF;
-    FOREACH task IN ARRAY coalesce(tasks, '{}') LOOP
-        IF (NOT CASE WHEN pg_try_advisory_lock(lock_class, hashtext(task))
-                    THEN pg_advisory_unlock(lock_class, hashtext(task)) ELSE false END
-           AND NOT CASE WHEN pg_try_advisory_lock(lock_class, hashtext(task))
-                        THEN pg_advisory_unlock(lock_class, hashtext(task)) ELSE false END)
-        THEN
-            PERFORM pg_notify('outbox', '');
-            RETURN;
-        END IF;
-    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION outbox.wake_tasks(text[], boolean) IS
     'internal: sends NOTIFY outbox if a dispatcher sleeps that handles one of the tasks';
 
+-- outbox.may_notify(): false where outbox.notify is off. Internal, and inlined likewise.
+CREATE OR REPLACE FUNCTION outbox.may_notify() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(pg_catalog.lower(pg_catalog.current_setting('outbox.notify', true))
+                    NOT IN ('off', 'false', 'no', '0'), true)
+$$;
+COMMENT ON FUNCTION outbox.may_notify() IS 'internal: false where outbox.notify is off';
+
 -- outbox.job_inserted(): the statement trigger of outbox.job. Rows for later wake too: who sleeps
--- must know when the next one is due. Internal.
-CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- must know when the next one is due. Internal. It runs as the owner, inside the functions that
+-- enqueue; without a SET of its own, as it is part of the cost of every job: all names are qualified.
+CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM outbox.wake_tasks(
-        ARRAY(SELECT DISTINCT n.task FROM new_rows n), false);
+    IF outbox.may_notify() THEN
+        PERFORM pg_catalog.pg_notify('outbox', '')
+        FROM (SELECT DISTINCT n.task FROM new_rows n) AS t WHERE outbox.sleeps(t.task) LIMIT 1;
+    END IF;
     RETURN NULL;
 END
 $$;

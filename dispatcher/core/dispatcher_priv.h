@@ -1,5 +1,5 @@
-/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, wake.c and
- * runner.c alone. */
+/* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
+ * wake.c and runner.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -99,6 +99,18 @@ void turn_unready(
     struct dispatcher *d); /* the session is not: what was under way is answered already */
 
 void turn_answered(struct dispatcher *d); /* one of the answers that the turn waits for came */
+
+void turn_look_in(struct dispatcher *d, uint64_t ms); /* the earliest such time is kept */
+
+/* results.c */
+enum { RESULTS_PER_TURN = 1000 };
+bool results_wait(const struct dispatcher *d); /* some may be sent now */
+void results_await(struct dispatcher *d);      /* sets a turn for those whose pause goes on */
+/* Takes some for a turn: as many as fit, or one alone that was refused before. The rest has its
+ * turn at once. executions has room for RESULTS_PER_TURN. */
+size_t results_take(struct dispatcher *d, struct execution **executions);
+void results_settled(struct dispatcher *d, struct execution *const *executions, size_t n,
+                     const struct pg_error *error, const struct store_turned *turned);
 
 /* wake.c */
 void wake_notified(struct dispatcher *d);

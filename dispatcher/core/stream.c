@@ -32,6 +32,7 @@ static void forget_times(struct stream *s)
     s->samples_count = 0;
     s->due_from_us = INT64_MIN;
     s->due_again_us = INT64_MAX;
+    s->due_asked_us = INT64_MIN;
 }
 
 void stream_reset(struct stream *s)
@@ -49,6 +50,7 @@ void stream_reset(struct stream *s)
     s->now_us = 0;
     s->next_due_us = INT64_MAX;
     s->is_sweeping = false;
+    s->sweep_again = false;
     forget_times(s);
 }
 
@@ -81,6 +83,7 @@ void stream_ask(struct stream *s, struct store_look *look, uint64_t now_ms)
     look->oldest = s->oldest;
     look->newest = s->newest;
     look->due_from_us = earlier(s->due_from_us, s->due_again_us);
+    s->due_asked_us = look->due_from_us;
     if (look->due_from_us != INT64_MIN)
         look->due_from_us -= STEP_MIN_US;
 }
@@ -141,6 +144,7 @@ static void add_revisit(struct stream *s, int64_t id)
     if (s->revisit_count == REVISITS_MAX) {
         s->swept_xid = 0; /* the slow check finds it */
         s->swept_id = 0;
+        s->sweep_again = s->is_sweeping; /* the answer under way is of another stretch */
         return;
     }
     if (s->revisit_count == s->revisit_cap) {
@@ -169,9 +173,8 @@ static void learn_missed(struct stream *s, const struct seen *seen, const struct
 
 /* Those that were asked for are answered: they go, unless they were missed again. */
 static void learn_revisit(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                          int64_t first_claim, uint64_t now_ms)
+                          int64_t first_claim)
 {
-    bool was_empty = s->revisit_count == 0;
     s->revisit_count -= s->revisit_asked;
     if (s->revisit_count > 0)
         memmove(s->revisit, s->revisit + s->revisit_asked, s->revisit_count * sizeof *s->revisit);
@@ -180,8 +183,6 @@ static void learn_revisit(struct stream *s, const struct seen *seen, const struc
         add_revisit(s, (int64_t)seen->held.items[i]);
     if (seen->missed.count > 0)
         learn_missed(s, seen, claimed, first_claim);
-    if (was_empty)
-        s->revisit_since_ms = now_ms;
 }
 
 /* A transaction that goes on for longer than others holds the position back for no more than a
@@ -227,13 +228,16 @@ static void forget_clock(struct stream *s)
 static void learn_due(struct stream *s, const struct seen *seen)
 {
     size_t passed = 0;
-    s->due_again_us = INT64_MAX; /* looked at just now */
+    /* A full look has not come to those below the cut that still run: they are not pending yet. */
+    uint64_t decided = seen->position_xid < seen->cut ? seen->position_xid + 1 : seen->cut;
+    if (s->due_again_us >= s->due_asked_us)
+        s->due_again_us = INT64_MAX; /* looked at just now */
     int64_t ahead_us = seen->now_us - (int64_t)s->asked_ms * 1000;
     if (seen->now_us < s->now_us || (s->now_us != 0 && ahead_us < s->ahead_us - STEP_MIN_US))
         forget_clock(s);
     s->ahead_us = ahead_us;
     stream_note_xid(s, seen->xid);
-    while (passed < s->samples_count && s->samples[passed].xid <= seen->cut)
+    while (passed < s->samples_count && s->samples[passed].xid <= decided)
         s->due_from_us = s->samples[passed++].at_us;
     s->samples_count -= passed;
     memmove(s->samples, s->samples + passed, s->samples_count * sizeof s->samples[0]);
@@ -257,7 +261,7 @@ void stream_learn(struct stream *s, const struct seen *seen, const struct batch 
     s->newest = seen->newest;
     learn_due(s, seen);
     learn_pending(s, seen, earlier(due_from_us, s->due_from_us));
-    learn_revisit(s, seen, claimed, first_claim, now_ms);
+    learn_revisit(s, seen, claimed, first_claim);
     learn_older(s, seen, now_ms);
     if (is_first) {
         s->swept_xid = s->xid;
@@ -292,8 +296,11 @@ void stream_ask_sweep(const struct stream *s, struct store_sweep *sweep)
 
 void stream_swept(struct stream *s, const struct seen *seen)
 {
-    s->swept_xid = seen->position_xid;
-    s->swept_id = seen->position_id;
+    if (!s->sweep_again) {
+        s->swept_xid = seen->position_xid;
+        s->swept_id = seen->position_id;
+    }
+    s->sweep_again = false;
     if (!seen->is_done)
         return;
     s->is_sweeping = false;

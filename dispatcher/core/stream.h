@@ -46,7 +46,6 @@ struct stream {
     size_t revisit_count;
     size_t revisit_cap;
     size_t revisit_asked; /* how many of the first were in the look under way */
-    uint64_t revisit_since_ms;
 
     /* scheduled jobs */
     int64_t now_us;    /* the server's clock at the last look; 0: never */
@@ -56,6 +55,7 @@ struct stream {
     size_t samples_count;
     int64_t due_from_us;  /* no scheduled job lies before; INT64_MIN: nothing is known */
     int64_t due_again_us; /* a pending transaction ended: look from here once; INT64_MAX: no */
+    int64_t due_asked_us; /* what the newest look was told */
     int64_t next_due_us;  /* INT64_MAX: nothing is scheduled */
 
     /* the slow check */
@@ -64,6 +64,7 @@ struct stream {
     uint64_t sweep_to_xid;
     int64_t sweep_to_id;
     bool is_sweeping;
+    bool sweep_again; /* from the beginning, whatever the call under way finds */
 };
 
 void stream_init(struct stream *s);

@@ -1,5 +1,5 @@
-/* turn.c - turns: record what finished, make ready what fell due, claim what fits; in one
- * transaction and one flight.
+/* turn.c - turns: record what finished (results.c), make ready what fell due, claim what fits; in
+ * one transaction and one flight.
  *
  * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. */
 #include <string.h>
@@ -10,16 +10,7 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum {
-    RESULTS_PER_TURN = 1000,
-    OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
-    REFUSALS_MAX = 3,
-    SLOW_DOWN_MS = 1000,
-    LOCKED_RETRY_MS = 20,
-    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks */
-};
-
-#define result_of(node) list_entry(node, struct execution, result_link)
+enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
 
 struct turn { /* under way: freed with its answer */
     struct dispatcher *d;
@@ -70,7 +61,7 @@ static void on_due_timer(uv_timer_t *timer)
 
 /* A job falls due, or a pause ends, in ms: the timer keeps the earliest. The poll looks too, so the
  * far future is left to it. */
-static void due_in(struct dispatcher *d, uint64_t ms)
+void turn_look_in(struct dispatcher *d, uint64_t ms)
 {
     uint64_t at = clock_mono_ms() + ms;
     if (ms > d->lanes.config->poll_interval_ms * 2 || at >= d->due_at_ms ||
@@ -86,32 +77,7 @@ static void await_pauses(struct dispatcher *d)
     uint64_t now = clock_mono_ms();
     uint64_t end = lanes_pause_end(&d->lanes, now);
     if (end != UINT64_MAX)
-        due_in(d, end - now);
-}
-
-/* Results that may be sent now; for the others a turn is set. */
-static bool has_results(const struct dispatcher *d)
-{
-    uint64_t now = clock_mono_ms();
-    list_for_each (node, tmp, &d->results) {
-        if (now >= result_of(node)->settle_after_ms)
-            return true;
-    }
-    return false;
-}
-
-/* A result that was refused, or whose row is locked, is said again when its pause ends. */
-static void await_results(struct dispatcher *d)
-{
-    uint64_t now = clock_mono_ms();
-    uint64_t end = UINT64_MAX;
-    list_for_each (node, tmp, &d->results) {
-        uint64_t after = result_of(node)->settle_after_ms;
-        if (after > now && after < end)
-            end = after;
-    }
-    if (end != UINT64_MAX)
-        due_in(d, end - now);
+        turn_look_in(d, end - now);
 }
 
 /* True when a look now is wanted, and could claim something. */
@@ -130,8 +96,8 @@ void turn_answered(struct dispatcher *d)
         return;
     session_progress(d->session);
     await_pauses(d);
-    await_results(d);
-    if (has_results(d) || wants_look(d) || d->stream.is_sweeping)
+    results_await(d);
+    if (results_wait(d) || wants_look(d) || d->stream.is_sweeping)
         turn_kick(d);
     else if (dispatcher_may_start(d) && !d->is_quiet && session_is_ready(d->session))
         wake_settle(d);
@@ -164,103 +130,6 @@ static void refused(struct dispatcher *d, const char *what, const struct pg_erro
     set_turn_timer(d, advice == PG_RETRY_SOON ? 10 : SLOW_DOWN_MS);
 }
 
-/* ---- settle ---- */
-
-/* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
- * stored), or for reasons that say nothing about the jobs. */
-static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error)
-{
-    enum pg_advice advice = pg_advice(error->sqlstate);
-    bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
-    e->state = EXECUTION_FINISHED;
-    list_append(&d->results, &e->result_link);
-    if (!is_refused)
-        return;
-    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
-        return; /* a lock, or a deadlock: the next turn does not wait for rows */
-    if (e->settle_alone)
-        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
-    e->settle_alone = true;
-    if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
-        return;
-    /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
-     * said. */
-    (void)snprintf(e->outcome.reason, sizeof e->outcome.reason, "(the reason could not be stored)");
-    e->outcome.head_len = 0;
-    e->outcome.tail_len = 0;
-}
-
-static void recorded(struct dispatcher *d, struct execution *e, enum store_answer answer_)
-{
-    if (answer_ == STORE_BUSY) {
-        e->state = EXECUTION_FINISHED;
-        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
-        list_append(&d->results, &e->result_link);
-        return;
-    }
-    if (answer_ != STORE_RECORDED) {
-        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
-                 LOG_INT("attempt", e->job.attempt),
-                 LOG_STR("outcome", outcome_name(e->outcome.kind)),
-                 LOG_STR("reason", answer_ == STORE_LOST
-                                       ? "the job was claimed anew by another dispatcher"
-                                       : "the job is gone"));
-        d->stats.lost++;
-    } else if (e->delay_ms > 0) {
-        due_in(d, e->delay_ms);
-    }
-    /* A drain ends with a look that began after the last result: the job may have enqueued others,
-     * and producers may have NOTIFY switched off. */
-    if (d->options->drain)
-        d->look_wanted = true;
-    runner_forget(d, e);
-}
-
-static void settled(struct dispatcher *d, const struct turn *t, const struct pg_error *error,
-                    const struct store_turned *turned)
-{
-    static const struct pg_error not_ours = {.err = OB_ECONN};
-    bool is_busy = false;
-    if (t->count > 0)
-        OB_CRASH_POINT("after_settle");
-    for (size_t i = 0; i < t->count; i++) {
-        struct execution *e = t->executions[i];
-        list_remove(&e->result_link);
-        if (error != NULL) {
-            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours);
-            continue;
-        }
-        is_busy = is_busy || turned->answers[i] == STORE_BUSY;
-        recorded(d, e, turned->answers[i]);
-    }
-    if (t->count > 0 && turned->is_settle_refused)
-        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
-    else if (error == NULL && t->count > 0)
-        d->settle_skips_locked = is_busy;
-}
-
-/* Takes results for one turn: as many as fit, or one alone that was refused before. The rest has
- * its turn at once. */
-static void take_results(struct dispatcher *d, struct turn *t)
-{
-    uint64_t now = clock_mono_ms();
-    size_t output_bytes = 0;
-    list_for_each (node, tmp, &d->results) {
-        struct execution *e = result_of(node);
-        if (now < e->settle_after_ms)
-            continue;
-        output_bytes += e->outcome.head_len + e->outcome.tail_len;
-        bool is_too_much = t->count == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
-        if (t->count > 0 && (is_too_much || e->settle_alone))
-            break;
-        list_remove(&e->result_link);
-        e->state = EXECUTION_SETTLING;
-        t->executions[t->count++] = e;
-        if (e->settle_alone)
-            break;
-    }
-}
-
 /* ---- look ---- */
 
 /* When the next scheduled job falls due. Due, and still there: more than one look moves, or
@@ -271,11 +140,11 @@ static void await_due(struct dispatcher *d, int64_t due_before_us)
     if (s->next_due_us == INT64_MAX)
         return;
     if (s->next_due_us > s->now_us)
-        due_in(d, (uint64_t)(s->next_due_us - s->now_us) / 1000 + 1);
+        turn_look_in(d, (uint64_t)(s->next_due_us - s->now_us) / 1000 + 1);
     else if (s->next_due_us != due_before_us)
         d->look_wanted = true;
     else
-        due_in(d, LOCKED_RETRY_MS);
+        turn_look_in(d, LOCKED_RETRY_MS);
 }
 
 static void looked(struct dispatcher *d, const struct turn *t, const struct pg_error *error,
@@ -305,7 +174,7 @@ static void on_turned(void *arg, const struct pg_error *error, const struct stor
 {
     struct turn *t = arg;
     struct dispatcher *d = t->d;
-    settled(d, t, error, turned);
+    results_settled(d, t->executions, t->count, error, turned);
     if (t->asked != NULL)
         looked(d, t, error, turned);
     if (error != NULL)
@@ -340,11 +209,11 @@ static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *lo
 
 static void send_turn(struct dispatcher *d, bool with_look)
 {
-    size_t room = with_look || has_results(d) ? RESULTS_PER_TURN : 0;
+    size_t room = with_look || results_wait(d) ? RESULTS_PER_TURN : 0;
     struct turn *t = ob_xcalloc(1, sizeof *t + room * sizeof t->executions[0]);
     struct store_look look;
     t->d = d;
-    take_results(d, t);
+    t->count = results_take(d, t->executions);
     if (with_look)
         ask_look(d, t, &look);
     struct store_result *results = ob_xcalloc(t->count + 1, sizeof *results);
@@ -358,15 +227,15 @@ static void send_turn(struct dispatcher *d, bool with_look)
                                     .results_count = t->count,
                                     .skip_locked = d->settle_skips_locked,
                                     .look = with_look ? &look : NULL};
-    bool has_results_ = t->count > 0;
+    bool has_results = t->count > 0;
     d->turn_pending++;
-    if (has_results_)
+    if (has_results)
         OB_CRASH_POINT("before_settle");
     if (with_look)
         OB_CRASH_POINT("before_claim");
     store_turn(session_conn(d->session), session_id(d->session), &turn, on_turned, t);
     ob_free(results);
-    if (has_results_)
+    if (has_results)
         OB_CRASH_POINT("after_settle_sent");
     if (with_look)
         OB_CRASH_POINT("after_claim_sent");
@@ -422,8 +291,8 @@ static void take_turn(struct dispatcher *d)
         return;
     bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
     bool with_look =
-        wants_look(d) || d->poll_wanted || (may_claim && has_results(d) && !wake_is_asleep(d));
-    if (d->stream.is_sweeping || with_look || has_results(d))
+        wants_look(d) || d->poll_wanted || (may_claim && results_wait(d) && !wake_is_asleep(d));
+    if (d->stream.is_sweeping || with_look || results_wait(d))
         session_progress(d->session);
     d->turn_pending = 1; /* held until everything is sent: an answer may come from inside a call */
     if (with_look) {
@@ -432,7 +301,7 @@ static void take_turn(struct dispatcher *d)
         if (may_claim && OB_RULE("locks_first"))
             wake_before_turn(d);
     }
-    if (session_is_ready(d->session) && (with_look || has_results(d)))
+    if (session_is_ready(d->session) && (with_look || results_wait(d)))
         send_turn(d, with_look);
     if (session_is_ready(d->session) && with_look && may_claim && !OB_RULE("locks_first"))
         wake_before_turn(d);

@@ -9,12 +9,12 @@
 
 enum { STORM_PRODUCERS = 4, STORM_CANCELS = 400 };
 
-static const char FIRST_TRY[] =
-    "IF (NOT CASE WHEN pg_try_advisory_lock(lock_class, hashtext(task))\n"
-    "                    THEN pg_advisory_unlock(lock_class, hashtext(task)) ELSE false END\n";
+static const char FIRST_TRY[] = "    SELECT CASE\n        WHEN CASE";
 static const char SECOND_TRY[] =
-    "           AND NOT CASE WHEN pg_try_advisory_lock(lock_class, hashtext(task))\n"
-    "                        THEN pg_advisory_unlock(lock_class, hashtext(task)) ELSE false END)";
+    "WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))\n"
+    "                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))\n"
+    "                  ELSE false END THEN false\n"
+    "        ELSE true";
 
 static long task_locks(void)
 {
@@ -67,13 +67,13 @@ START_TEST(cancelled_producer_leaves_no_lock)
 {
     gates_make();
     if (IS_OFF) {
-        sql_replace("wake_tasks", FIRST_TRY,
-                    "IF pg_try_advisory_lock(lock_class, hashtext(task)) THEN"
-                    " PERFORM public.gate(1);"
-                    " PERFORM pg_advisory_unlock(lock_class, hashtext(task)); END IF;"
-                    " IF (false\n");
+        sql_replace("sleeps", FIRST_TRY,
+                    "SELECT pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task));"
+                    " SELECT public.gate(1);"
+                    " SELECT pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task));"
+                    " SELECT CASE\n        WHEN CASE");
     } else {
-        sql_replace("wake_tasks", "IF (NOT CASE", "PERFORM public.gate(1); IF (NOT CASE");
+        sql_replace("sleeps", FIRST_TRY, "SELECT public.gate(1); SELECT CASE\n        WHEN CASE");
     }
     PGconn *producer = testdb_connect();
     PGconn *gate = gate_close(1);
@@ -134,9 +134,9 @@ START_TEST(second_producer_tries_again_before_it_notifies)
 {
     char between[512];
     gates_make();
-    (void)snprintf(between, sizeof between, "AND public.gate(1)\n%s",
-                   IS_OFF ? "           )" : SECOND_TRY);
-    sql_replace("wake_tasks", SECOND_TRY, between);
+    (void)snprintf(between, sizeof between, "WHEN NOT public.gate(1) THEN NULL %s",
+                   IS_OFF ? "ELSE true" : SECOND_TRY);
+    sql_replace("sleeps", SECOND_TRY, between);
     PGconn *listener = testdb_connect();
     pg_exec_ok(listener, "LISTEN outbox");
     PGconn *first = testdb_connect();

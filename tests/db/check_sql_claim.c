@@ -236,6 +236,36 @@ START_TEST(the_bounds_of_a_dispatcher_enclose_what_it_owns)
 }
 END_TEST
 
+/* Two sessions of one consumer widen them at the same time: each sees what the other has made of
+ * them. */
+START_TEST(bounds_are_widened_by_all_sessions_of_a_dispatcher)
+{
+    PGconn *conn = testdb_connect();
+    PGconn *other = testdb_connect();
+    PGconn *watcher = testdb_connect();
+    register_one(conn);
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b')");
+    pg_exec_ok(conn, "BEGIN");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 1, '{a}', '{1}')", "1");
+    ck_assert_int_eq(PQsendQuery(other, "SELECT count(*) FROM outbox.claim(1, 2, '{b}', '{1}')"),
+                     1);
+    ck_assert(wait_until(
+        strcmp(rows_of(watcher, "SELECT count(*) FROM pg_locks WHERE NOT granted"), "1") == 0,
+        10000));
+    pg_exec_ok(conn, "COMMIT");
+    PGresult *res;
+    while ((res = PQgetResult(other)) != NULL) {
+        ck_assert_int_eq(PQresultStatus(res), PGRES_TUPLES_OK);
+        PQclear(res);
+    }
+    ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "2");
+    PQfinish(watcher);
+    PQfinish(other);
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(looking_in_vain_writes_nothing)
 {
     PGconn *conn = testdb_connect();
@@ -414,6 +444,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, only_a_registered_dispatcher_may_claim);
     tcase_add_test(tc, a_dispatcher_is_not_removed_under_an_open_claim);
     tcase_add_test(tc, the_bounds_of_a_dispatcher_enclose_what_it_owns);
+    tcase_add_test(tc, bounds_are_widened_by_all_sessions_of_a_dispatcher);
     tc = sql_case(suite, "cost");
     tcase_add_test(tc, looking_in_vain_writes_nothing);
     tcase_add_test(tc, a_claim_is_a_hot_update);

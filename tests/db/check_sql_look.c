@@ -600,6 +600,19 @@ START_TEST(revisited_row_without_a_slot_opens_its_lane)
 }
 END_TEST
 
+/* The walk comes to it, too, and finds no slot for it: its lane stays open. */
+START_TEST(revisited_row_of_an_open_lane_keeps_it_open)
+{
+    exec(conn, "SELECT outbox.enqueue('a', priority => p) FROM unnest('{1,1,2}'::int[]) AS p");
+    look(conn, &(struct look){.position = "NULL, NULL",
+                              .revisit = "'{3}'",
+                              .slots = "'{2,0}'",
+                              .lanes = text("'{%d,%d}', '{0,0}', '{0,0}', '{2,2}'", A2 - 1, A2)});
+    ck_assert_str_eq(saw.ids, "1 2");
+    ck_assert_str_eq(said("lanes"), text("%d %d:3", A2 - 1, A2));
+}
+END_TEST
+
 /* Read in the stream, revisited and walked, all in one look. */
 START_TEST(row_that_is_read_three_times_is_claimed_once)
 {
@@ -738,6 +751,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, rivals_claim_is_missed_until_it_is_decided);
     tcase_add_test(tc, revisited_row_that_is_gone_owned_or_scheduled_is_forgotten);
     tcase_add_test(tc, revisited_row_without_a_slot_opens_its_lane);
+    tcase_add_test(tc, revisited_row_of_an_open_lane_keeps_it_open);
     tcase_add_test(tc, row_that_is_read_three_times_is_claimed_once);
     tc = add_case(s, "what is scheduled");
     tcase_add_test(tc, due_jobs_are_claimed_in_the_same_look);

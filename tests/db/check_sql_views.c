@@ -133,13 +133,15 @@ START_TEST(every_function_pins_its_search_path)
 {
     PGconn *conn = testdb_connect();
     ck_rows(conn,
-            "SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace"
-            " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)",
-            "");
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace"
+            " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
+            " ORDER BY 1",
+            "job_inserted;may_notify;sleeps"); /* which say where every name is from */
     ck_rows(
         conn,
-        "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND NOT prosecdef",
-        "terminate");
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND NOT prosecdef"
+        " ORDER BY 1",
+        "job_inserted;may_notify;sleeps;terminate");
     /* One name, one function: an overload would make today's calls ambiguous. */
     ck_rows(conn,
             "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace GROUP BY 1 "

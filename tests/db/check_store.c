@@ -39,6 +39,15 @@ static struct {
     uint64_t xids[ITEMS_MAX];
 } got;
 
+/* What the newest look brought. */
+static void let_go(void)
+{
+    batch_unref(got.batch);
+    seen_free(got.seen);
+    got.batch = NULL;
+    got.seen = NULL;
+}
+
 static void note(const struct pg_error *error)
 {
     got.count++;
@@ -125,6 +134,7 @@ static void on_turned(void *arg, const struct pg_error *error, const struct stor
     note(error);
     ck_assert_int_eq(turned->batch == NULL, turned->seen == NULL);
     ck_assert(error == NULL || turned->batch == NULL);
+    let_go();
     got.batch = turned->batch;
     got.seen = turned->seen;
     got.is_settle_refused = turned->is_settle_refused;
@@ -138,6 +148,7 @@ static void on_seen(void *arg, const struct pg_error *error, struct seen *seen)
     (void)arg;
     note(error);
     ck_assert_int_eq(seen == NULL, error != NULL);
+    let_go();
     got.seen = seen;
 }
 
@@ -188,6 +199,7 @@ static void open_rig(void)
     sql = store_session_sql(LEASE_MS);
     const struct pgconn_config config = {
         .conninfo = testdb_conninfo(), .application_name = "store", .session_sql = sql};
+    let_go();
     memset(&got, 0, sizeof got);
     rig_open_config(&rig, &config);
     pgconn_start(rig.conn);
@@ -199,15 +211,6 @@ static void begin(void)
 {
     testdb_create();
     open_rig();
-}
-
-/* What the newest look brought. */
-static void let_go(void)
-{
-    batch_unref(got.batch);
-    seen_free(got.seen);
-    got.batch = NULL;
-    got.seen = NULL;
 }
 
 static void end(void)
@@ -1245,6 +1248,7 @@ START_TEST(call_without_the_right_is_refused)
     rig_close(&rig);
     testdb_exec("DROP ROLE IF EXISTS nobody_special");
     testdb_exec("CREATE ROLE nobody_special LOGIN");
+    let_go();
     memset(&got, 0, sizeof got);
     rig_open_up(&rig, testdb_conninfo_as("nobody_special"));
     call(_i);

@@ -278,7 +278,8 @@ END_TEST
 static void miss(int from, int count)
 {
     static char json[100000];
-    size_t len = (size_t)snprintf(json, sizeof json, "{\"position\": 900, \"missed\": [");
+    size_t len = (size_t)snprintf(json, sizeof json,
+                                  "{\"position\": 900, \"position_id\": 3, \"missed\": [");
     for (int i = 0; i < count; i++)
         len += (size_t)snprintf(json + len, sizeof json - len, "%s%d", i > 0 ? "," : "", from + i);
     (void)snprintf(json + len, sizeof json - len, "]}");
@@ -430,6 +431,19 @@ START_TEST(due_job_that_is_left_is_looked_for_again)
 }
 END_TEST
 
+/* The position is below the cut: those between them that still run are not on the list yet. */
+START_TEST(full_look_has_passed_no_more_than_it_has_read)
+{
+    look("{\"position\": 700, \"cut\": 701, \"now\": %d}", 1000 * MS);
+    look("{\"position\": 705, \"cut\": 730, \"full\": true, \"now\": %d, \"xid\": 720}", 1100 * MS);
+    ck_assert_int_eq(due_from(), INT64_MIN);
+    look("{\"position\": 729, \"cut\": 730, \"now\": %d, \"pending\": [710]}", 1200 * MS);
+    ck_assert_int_eq(due_from(), 1000 * MS);
+    look("{\"position\": 729, \"cut\": 730, \"now\": %d, \"ended\": [710]}", 1300 * MS);
+    ck_assert_int_eq(due_from(), INT64_MIN); /* 710 began before what we know */
+}
+END_TEST
+
 /* Its jobs may be due from when it became pending on: once it has ended, they are looked for from
  * there, once. */
 START_TEST(end_of_a_pending_transaction_is_a_reason_to_look_back)
@@ -532,6 +546,36 @@ START_TEST(slow_check_looks_at_all_that_is_scheduled_once)
 }
 END_TEST
 
+/* The revisit list overflows while a stretch is being checked: the answer does not undo it. */
+START_TEST(overflow_during_a_slow_check_is_not_forgotten)
+{
+    look("{\"position\": 900, \"position_id\": 3}");
+    stream_begin_sweep(&stream);
+    ck_sweep(900, 3, 900, 3);
+    ask();
+    sent();
+    miss(1, 4097);
+    swept("{\"position\": 900, \"position_id\": 3, \"done\": true}");
+    ck_assert(!stream.is_sweeping);
+    stream_begin_sweep(&stream);
+    ck_sweep(0, 0, 900, 3);
+}
+END_TEST
+
+/* The look under way was asked for less. */
+START_TEST(slow_check_that_begins_during_a_look_looks_at_all_that_is_scheduled)
+{
+    look("{\"position\": 700, \"cut\": 701, \"now\": %d}", 1000 * MS);
+    look("{\"position\": 720, \"cut\": 721, \"now\": %d, \"xid\": 720}", 1100 * MS);
+    ck_assert_int_eq(due_from(), 1000 * MS); /* under way */
+    stream_begin_sweep(&stream);
+    answer("{\"position\": 720, \"cut\": 721, \"now\": 1200000}", NULL, 0);
+    ck_assert_int_eq(due_from(), INT64_MIN);
+    look("{\"position\": 720, \"cut\": 721, \"now\": %d}", 1300 * MS);
+    ck_assert_int_eq(due_from(), 1000 * MS);
+}
+END_TEST
+
 static TCase *add_case(Suite *s, const char *name)
 {
     TCase *tc = tcase_create(name);
@@ -566,11 +610,14 @@ Suite *test_suite(void)
     tcase_add_test(tc, samples_are_not_taken_at_every_look);
     tcase_add_test(tc, next_due_is_told);
     tcase_add_test(tc, due_job_that_is_left_is_looked_for_again);
+    tcase_add_test(tc, full_look_has_passed_no_more_than_it_has_read);
     tcase_add_test(tc, end_of_a_pending_transaction_is_a_reason_to_look_back);
     tcase_add_test(tc, clock_that_was_set_back_has_proved_nothing);
     tc = add_case(s, "sweep");
     tcase_add_test(tc, slow_check_waits_for_a_position);
     tcase_add_test(tc, each_stretch_is_checked_once);
     tcase_add_test(tc, slow_check_looks_at_all_that_is_scheduled_once);
+    tcase_add_test(tc, overflow_during_a_slow_check_is_not_forgotten);
+    tcase_add_test(tc, slow_check_that_begins_during_a_look_looks_at_all_that_is_scheduled);
     return s;
 }

@@ -1,0 +1,134 @@
+/* results.c - results on their way into a turn, and what became of them: recorded, lost, or to be
+ * said again. */
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/dispatcher_priv.h"
+
+enum {
+    OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
+    REFUSALS_MAX = 3,
+    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks */
+};
+
+#define result_of(node) list_entry(node, struct execution, result_link)
+
+bool results_wait(const struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    list_for_each (node, tmp, &d->results) {
+        if (now >= result_of(node)->settle_after_ms)
+            return true;
+    }
+    return false;
+}
+
+void results_await(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t end = UINT64_MAX;
+    list_for_each (node, tmp, &d->results) {
+        uint64_t after = result_of(node)->settle_after_ms;
+        if (after > now && after < end)
+            end = after;
+    }
+    if (end != UINT64_MAX)
+        turn_look_in(d, end - now);
+}
+
+/* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
+ * stored), or for reasons that say nothing about the jobs. */
+static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error)
+{
+    enum pg_advice advice = pg_advice(error->sqlstate);
+    bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
+    e->state = EXECUTION_FINISHED;
+    list_append(&d->results, &e->result_link);
+    if (!is_refused)
+        return;
+    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
+    if (e->settle_alone)
+        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+    e->settle_alone = true;
+    if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
+        return;
+    /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
+     * said. */
+    (void)snprintf(e->outcome.reason, sizeof e->outcome.reason, "(the reason could not be stored)");
+    e->outcome.head_len = 0;
+    e->outcome.tail_len = 0;
+}
+
+static void recorded(struct dispatcher *d, struct execution *e, enum store_answer answer_)
+{
+    if (answer_ == STORE_BUSY) {
+        e->state = EXECUTION_FINISHED;
+        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+        list_append(&d->results, &e->result_link);
+        return;
+    }
+    if (answer_ != STORE_RECORDED) {
+        log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt),
+                 LOG_STR("outcome", outcome_name(e->outcome.kind)),
+                 LOG_STR("reason", answer_ == STORE_LOST
+                                       ? "the job was claimed anew by another dispatcher"
+                                       : "the job is gone"));
+        d->stats.lost++;
+    } else if (e->delay_ms > 0) {
+        turn_look_in(d, e->delay_ms);
+    }
+    /* A drain ends with a look that began after the last result: the job may have enqueued others,
+     * and producers may have NOTIFY switched off. */
+    if (d->options->drain)
+        d->look_wanted = true;
+    runner_forget(d, e);
+}
+
+void results_settled(struct dispatcher *d, struct execution *const *executions, size_t n,
+                     const struct pg_error *error, const struct store_turned *turned)
+{
+    static const struct pg_error not_ours = {.err = OB_ECONN};
+    bool is_busy = false;
+    if (n > 0)
+        OB_CRASH_POINT("after_settle");
+    for (size_t i = 0; i < n; i++) {
+        struct execution *e = executions[i];
+        list_remove(&e->result_link);
+        if (error != NULL) {
+            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours);
+            continue;
+        }
+        is_busy = is_busy || turned->answers[i] == STORE_BUSY;
+        recorded(d, e, turned->answers[i]);
+    }
+    if (n > 0 && turned->is_settle_refused)
+        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
+    else if (error == NULL && n > 0)
+        d->settle_skips_locked = is_busy;
+}
+
+size_t results_take(struct dispatcher *d, struct execution **executions)
+{
+    uint64_t now = clock_mono_ms();
+    size_t output_bytes = 0;
+    size_t n = 0;
+    list_for_each (node, tmp, &d->results) {
+        struct execution *e = result_of(node);
+        if (now < e->settle_after_ms)
+            continue;
+        output_bytes += e->outcome.head_len + e->outcome.tail_len;
+        bool is_too_much = n == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
+        if (n > 0 && (is_too_much || e->settle_alone))
+            break;
+        list_remove(&e->result_link);
+        e->state = EXECUTION_SETTLING;
+        executions[n++] = e;
+        if (e->settle_alone)
+            break;
+    }
+    return n;
+}
