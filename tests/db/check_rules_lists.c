@@ -254,8 +254,8 @@ START_TEST(lane_is_not_exhausted_before_what_the_stream_left_to_it)
                 "PERFORM set_config('rules.before', pg_current_snapshot()::text, true);"
                 " PERFORM public.gate(1);"
                 "SELECT d.next_due INTO next_due FROM outbox.make_due(due_from, batch) d;");
-    sql_rule(IS_OFF, "look", "AND (j.ready_xid, j.id) >= (l.xid, l.id)",
-             "AND (j.ready_xid, j.id) >= (l.xid, l.id) AND pg_visible_in_snapshot(j.ready_xid,"
+    sql_rule(IS_OFF, "look", "AND j.priority <= l.priority",
+             "AND j.priority <= l.priority AND pg_visible_in_snapshot(j.ready_xid,"
              " current_setting('rules.before')::pg_snapshot)");
     desk_look(d);
     int64_t first = put_one("a");
