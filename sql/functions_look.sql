@@ -198,7 +198,9 @@ BEGIN
     INTO snapshot, is_full, last_xid, last_id, c_tids, c_ids, c_xids, c_tasks, c_priorities,
          b_lanes, b_xids, b_ids
     FROM (SELECT q.*, k.n, k.n * 4 + q.priority - 1 AS lane,
-                 slots[k.n] > 0 AND k.n * 4 + q.priority - 1 <> ALL (lanes) AS is_free
+                 CASE WHEN q.id <> ALL (revisit) -- else it has its turn below
+                      THEN slots[k.n] > 0 AND k.n * 4 + q.priority - 1 <> ALL (lanes)
+                 END AS is_free
           FROM (SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
                 WHERE (j.ready_xid, j.id) > (pos_xid, pos_id)
                   AND j.ready_xid IS NOT NULL AND j.owner IS NULL

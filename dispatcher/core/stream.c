@@ -128,8 +128,19 @@ static void learn_pending(struct stream *s, const struct seen *seen, int64_t due
         add_pending(s, seen->pending.items[i], due_from_us);
 }
 
+static bool is_revisited(const struct stream *s, int64_t id)
+{
+    for (size_t i = 0; i < s->revisit_count; i++) {
+        if (s->revisit[i] == id)
+            return true;
+    }
+    return false;
+}
+
 static void add_revisit(struct stream *s, int64_t id)
 {
+    if (is_revisited(s, id))
+        return; /* held, and missed by the walk of its lane, too */
     if (s->revisit_count == REVISITS_MAX) {
         s->swept_xid = 0; /* the slow check finds it */
         s->swept_id = 0;

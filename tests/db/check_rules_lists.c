@@ -168,6 +168,31 @@ START_TEST(held_row_does_not_keep_its_slot_from_others)
 }
 END_TEST
 
+/* The same while a transaction that runs makes the stream be read again from before the row; and it
+ * is listed once, however often it is read. */
+START_TEST(held_row_that_is_read_again_does_not_keep_its_slot_either)
+{
+    struct desk *d = desk_open(SLOTS(1));
+    desk_look(d);
+    PGconn *producer = begin();
+    (void)xid_of(producer);
+    int64_t id = put_one("a");
+    PGconn *holder = hold(HOLDERS[0]);
+    desk_look(d);
+    int64_t next = put_one("a");
+    for (int i = 0; i < 3; i++)
+        desk_look(d); /* the dispatcher's clock stands: the position is held back */
+    ck_assert_uint_lt(d->stream.xid, xid_of(producer));
+    ck_assert_uint_eq(d->stream.revisit_count, 1);
+    ck_assert(desk_has(d, next));
+    roll_back(producer);
+    roll_back(holder);
+    desk_finish(d, next, OUTCOME_DONE);
+    desk_expect(d, id, 2, false);
+    desk_close(d);
+}
+END_TEST
+
 /* Its lane is walked from just there in the look that revisits it, and others have the slot. */
 START_TEST(revisited_row_that_its_lane_walks_too_is_kept)
 {
@@ -486,6 +511,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, long_revisit_list_is_asked_for_in_turn);
     tcase_add_loop_test(tc, revisited_row_without_a_slot_opens_its_lane, 0, 2);
     tcase_add_test(tc, held_row_does_not_keep_its_slot_from_others);
+    tcase_add_test(tc, held_row_that_is_read_again_does_not_keep_its_slot_either);
     tcase_add_test(tc, revisited_row_that_its_lane_walks_too_is_kept);
     tc = rules_case(suite, "backlogs");
     tcase_add_loop_test(tc, lane_is_rewound_by_a_late_commit, 0, 2);
