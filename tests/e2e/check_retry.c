@@ -336,6 +336,24 @@ static void mend_after(unsigned mode_before, const char *says)
     ck_assert_uint_eq(runs_count(), 10);
 }
 
+/* The dispatcher sleeps, holding the task's lock: it does not notify itself. */
+START_TEST(job_that_is_retried_at_once_needs_no_look_by_the_clock)
+{
+    start_config(
+        e2e_config("lease: 1h\npoll_interval: 1h\nsweep_interval: 1h\ntasks:\n"
+                   "  mail: {exec: [%s], backoff: 0ms, backoff_jitter: 0}\n",
+                   handler_script("program", "[ \"$OUTBOX_ATTEMPT\" -lt 4 ] && exit 1; exit 0")));
+    daemon_expect_log(&d, "event=ready", E2E_WAIT_MS);
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+                                     " AND classid = 1869968482") == 1,
+                         E2E_WAIT_MS));
+    long id = enqueue_one("mail", "{}");
+    ck_assert(wait_until(runs_of(id) == 4, E2E_WAIT_MS));
+    wait_until_all_done();
+    daemon_stop(&d);
+}
+END_TEST
+
 START_TEST(missing_program_costs_no_attempt)
 {
     mend_after(0, "does it exist on this host");
@@ -476,6 +494,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, stopped_job_times_out_too);
     tcase_add_test(tc, timeout_kills_what_ignores_term);
     tcase_add_test(tc, success_in_the_grace_of_a_timeout_is_success);
+    tcase_add_test(tc, job_that_is_retried_at_once_needs_no_look_by_the_clock);
     tcase_add_test(tc, missing_program_costs_no_attempt);
     tcase_add_test(tc, program_without_the_right_to_run_costs_no_attempt);
     tcase_add_test(tc, reload_ends_the_pause_of_a_misconfigured_handler);

@@ -413,7 +413,8 @@ static size_t judge_log(const struct daemon *d, FILE *report)
         next = line + len + (line[len] == '\n');
         line[len] = '\0';
         if (strstr(line, "level=error") != NULL && strstr(line, "event=dead") == NULL &&
-            strstr(line, "sqlstate=55P03") == NULL && wrong++ < 3)
+            strstr(line, "sqlstate=55P03") == NULL && strstr(line, "sqlstate=40P01") == NULL &&
+            wrong++ < 3)
             (void)fprintf(report, "a dispatcher logged: %s\n", line);
     }
     free(log);
