@@ -81,7 +81,8 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
     } else if (e->delay_ms > 0) {
         turn_look_in(d, e->delay_ms);
     } else if (e->outcome.kind == OUTCOME_RETRY || e->outcome.kind == OUTCOME_RELEASE) {
-        d->look_wanted = true; /* it is ready again; our own lock does not make us notify ourselves */
+        d->look_wanted =
+            true; /* it is ready again; our own lock does not make us notify ourselves */
     }
     /* A drain ends with a look that began after the last result: the job may have enqueued others,
      * and producers may have NOTIFY switched off. */

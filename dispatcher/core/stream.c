@@ -1,6 +1,7 @@
 /* stream.c - see stream.h. */
 #include "core/stream.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -154,26 +155,30 @@ static void add_revisit(struct stream *s, int64_t id)
     s->revisit[s->revisit_count++] = id;
 }
 
-/* The n-th that was tried, from 0, got the n-th claim number, if it was obtained. */
-static void learn_missed(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                         int64_t first_claim)
+static int compare_ids(const void *a, const void *b)
 {
-    bool *is_ours = ob_xcalloc(seen->missed.count + 1, sizeof *is_ours);
-    for (size_t i = 0; i < claimed->count; i++) {
-        int64_t place = claimed->jobs[i].job.claim - first_claim;
-        if (place >= 0 && (size_t)place < seen->missed.count)
-            is_ours[place] = true;
-    }
+    const int64_t *x = a;
+    const int64_t *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Of those that were tried, the ones that were not obtained. */
+static void learn_missed(struct stream *s, const struct seen *seen, const struct batch *claimed)
+{
+    int64_t *ours = ob_xcalloc(claimed->count + 1, sizeof *ours);
+    for (size_t i = 0; i < claimed->count; i++)
+        ours[i] = claimed->jobs[i].job.id;
+    qsort(ours, claimed->count, sizeof *ours, compare_ids);
     for (size_t i = 0; i < seen->missed.count; i++) {
-        if (!is_ours[i])
-            add_revisit(s, (int64_t)seen->missed.items[i]);
+        int64_t id = (int64_t)seen->missed.items[i];
+        if (bsearch(&id, ours, claimed->count, sizeof *ours, compare_ids) == NULL)
+            add_revisit(s, id);
     }
-    ob_free(is_ours);
+    ob_free(ours);
 }
 
 /* Those that were asked for are answered: they go, unless they were missed again. */
-static void learn_revisit(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                          int64_t first_claim)
+static void learn_revisit(struct stream *s, const struct seen *seen, const struct batch *claimed)
 {
     s->revisit_count -= s->revisit_asked;
     if (s->revisit_count > 0)
@@ -182,7 +187,7 @@ static void learn_revisit(struct stream *s, const struct seen *seen, const struc
     for (size_t i = 0; i < seen->held.count; i++)
         add_revisit(s, (int64_t)seen->held.items[i]);
     if (seen->missed.count > 0)
-        learn_missed(s, seen, claimed, first_claim);
+        learn_missed(s, seen, claimed);
 }
 
 /* A transaction that goes on for longer than others holds the position back for no more than a
@@ -248,7 +253,7 @@ static void learn_due(struct stream *s, const struct seen *seen)
 }
 
 void stream_learn(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                  int64_t first_claim, uint64_t now_ms)
+                  uint64_t now_ms)
 {
     bool is_first = !s->has_position;
     int64_t due_from_us = s->due_from_us;
@@ -261,7 +266,7 @@ void stream_learn(struct stream *s, const struct seen *seen, const struct batch 
     s->newest = seen->newest;
     learn_due(s, seen);
     learn_pending(s, seen, earlier(due_from_us, s->due_from_us));
-    learn_revisit(s, seen, claimed, first_claim);
+    learn_revisit(s, seen, claimed);
     learn_older(s, seen, now_ms);
     if (is_first) {
         s->swept_xid = s->xid;

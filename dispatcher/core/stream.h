@@ -73,9 +73,9 @@ void stream_deinit(struct stream *s);
 void stream_reset(struct stream *s);
 /* Fills in what the stream has to say; the arrays are borrowed until the stream learns. */
 void stream_ask(struct stream *s, struct store_look *look, uint64_t now_ms);
-/* The look's answer, and what it claimed, numbered from first_claim on. */
+/* The look's answer, and what it claimed. */
 void stream_learn(struct stream *s, const struct seen *seen, const struct batch *claimed,
-                  int64_t first_claim, uint64_t now_ms);
+                  uint64_t now_ms);
 /* Our own transaction xid began after the last look. */
 void stream_note_xid(struct stream *s, uint64_t xid);
 /* Something must be read again soon, though nobody will notify. */

@@ -14,7 +14,6 @@ enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
 
 struct turn { /* under way: freed with its answer */
     struct dispatcher *d;
-    int64_t first_claim;
     struct lanes_asked *asked; /* NULL: no look */
     struct config *config;     /* referenced: what it brings runs as configured when asked for */
     size_t count;
@@ -159,7 +158,7 @@ static void looked(struct dispatcher *d, const struct turn *t, const struct pg_e
     if (!lanes_learn(t->asked, turned->seen, turned->batch)) {
         session_fail(d->session, "outbox.look() answered what was not asked for");
     } else {
-        stream_learn(&d->stream, turned->seen, turned->batch, t->first_claim, clock_mono_ms());
+        stream_learn(&d->stream, turned->seen, turned->batch, clock_mono_ms());
         await_due(d, due_before_us);
         wake_looked(d, turned->seen, turned->batch->count);
         d->begin_config = t->config;
@@ -190,9 +189,8 @@ static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *lo
     bool may_claim = dispatcher_may_start(d) && !d->is_quiet;
     t->asked = lanes_ask(&d->lanes, may_claim, clock_mono_ms());
     t->config = config_ref(d->lanes.config);
-    t->first_claim = session_take_claims(d->session, t->asked->slots_sum);
     *look = (struct store_look){
-        .first_claim = t->first_claim,
+        .first_claim = session_take_claims(d->session, t->asked->slots_sum),
         .tasks = t->asked->tasks,
         .slots = t->asked->slots,
         .shares = t->asked->shares,

@@ -1,6 +1,7 @@
 /* batch.c - see batch.h, and row.h for the binary format. */
 #include "db/batch.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -51,6 +52,26 @@ static bool parse_row(const PGresult *res, int row, struct claimed *c)
     return job->id > 0 && job->attempt > 0 && job->lost >= 0 && c->payload_size >= 0;
 }
 
+static int compare_claimed(const void *a, const void *b)
+{
+    const struct job *x = &((const struct claimed *)a)->job;
+    const struct job *y = &((const struct claimed *)b)->job;
+    if (x->priority != y->priority)
+        return x->priority < y->priority ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* They begin in this order, and come in that of their places on disk: mostly the same. */
+static void sort_claimed(struct batch *b)
+{
+    for (size_t i = 1; i < b->count; i++) {
+        if (compare_claimed(&b->jobs[i - 1], &b->jobs[i]) > 0) {
+            qsort(b->jobs, b->count, sizeof b->jobs[0], compare_claimed);
+            return;
+        }
+    }
+}
+
 struct batch *batch_parse_take(PGresult *result)
 {
     int rows = PQntuples(result);
@@ -70,6 +91,7 @@ struct batch *batch_parse_take(PGresult *result)
             goto fail;
         b->count++;
     }
+    sort_claimed(b);
     return b;
 fail:
     ob_free(b);

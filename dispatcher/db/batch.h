@@ -22,7 +22,7 @@ struct batch {
     const char *state; /* the look's account of itself, as JSON; a view */
     size_t state_len;
     size_t count;
-    struct claimed jobs[];
+    struct claimed jobs[]; /* by priority, then by id */
 };
 
 /* Takes the result of outbox.look() (binary format). NULL: a row is not as expected, or no memory;

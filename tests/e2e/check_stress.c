@@ -111,7 +111,7 @@ static size_t add_task(char *text, size_t size, enum stress_task task, int port,
 {
     static const int slots[TASKS] = {ROOMY_SLOTS, ROOMY_SLOTS, ROOMY_SLOTS, 6, 1, 2, 0};
     const char *name = stress_task_names[task];
-    char what[300];
+    char what[320];
     if (task == TASK_SHELLED)
         (void)snprintf(what, sizeof what, "exec: [%s]", handler);
     else

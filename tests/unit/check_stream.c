@@ -42,15 +42,15 @@ static void sent(void)
 }
 
 /* The look's answer; of the jobs tried, those with these claim numbers were obtained. */
-static void answer(const char *json, const int64_t *claims, size_t n)
+static void answer(const char *json, const int64_t *ids, size_t n)
 {
     struct seen *seen = seen_parse(json, strlen(json));
     ck_assert_msg(seen != NULL, "%s", json);
     struct batch *claimed = ob_xcalloc(1, sizeof *claimed + n * sizeof claimed->jobs[0]);
     for (size_t i = 0; i < n; i++)
-        claimed->jobs[i].job.claim = claims[i];
+        claimed->jobs[i].job.id = ids[i];
     claimed->count = n;
-    stream_learn(&stream, seen, claimed, FIRST, now_ms);
+    stream_learn(&stream, seen, claimed, now_ms);
     ob_free(claimed);
     seen_free(seen);
 }
@@ -233,10 +233,10 @@ END_TEST
 
 /* ---- rows to revisit ---- */
 
-/* The n-th tried has the n-th claim number: those that came are ours, the others are revisited. */
+/* Those that came are ours, the others are revisited. */
 START_TEST(rows_that_were_not_obtained_are_revisited)
 {
-    static const int64_t came[] = {FIRST + 3, FIRST};
+    static const int64_t came[] = {30, 50, 60};
     look("{\"position\": 1}");
     ck_assert(!stream_is_uneasy(&stream));
     ask();
@@ -246,7 +246,7 @@ START_TEST(rows_that_were_not_obtained_are_revisited)
     ck_assert(stream_is_uneasy(&stream));
     ask();
     sent();
-    answer("{\"position\": 1, \"missed\": [60, 40]}", came + 1, 1);
+    answer("{\"position\": 1, \"missed\": [60, 40]}", came + 2, 1);
     ck_assert_str_eq(revisits(), "40");
     look("{\"position\": 1}"); /* gone, owned, or obtained */
     ck_assert_str_eq(revisits(), "");
@@ -264,10 +264,10 @@ START_TEST(nothing_is_revisited_when_all_came)
 }
 END_TEST
 
-/* Numbers that were not given out prove nothing. */
-START_TEST(claims_of_other_numbers_are_not_taken_for_answers)
+/* What was not tried proves nothing of what was. */
+START_TEST(jobs_that_were_not_tried_are_not_taken_for_answers)
 {
-    static const int64_t came[] = {FIRST - 1, FIRST + 2, INT64_MAX, 0};
+    static const int64_t came[] = {1, 9, INT64_MAX, 0};
     ask();
     sent();
     answer("{\"position\": 1, \"missed\": [7, 8]}", came, 4);
@@ -599,7 +599,7 @@ Suite *test_suite(void)
     tc = add_case(s, "revisit");
     tcase_add_test(tc, rows_that_were_not_obtained_are_revisited);
     tcase_add_test(tc, nothing_is_revisited_when_all_came);
-    tcase_add_test(tc, claims_of_other_numbers_are_not_taken_for_answers);
+    tcase_add_test(tc, jobs_that_were_not_tried_are_not_taken_for_answers);
     tcase_add_test(tc, long_revisit_list_is_asked_for_in_turns);
     tcase_add_test(tc, revisits_of_a_failed_look_are_asked_for_again);
     tcase_add_test(tc, overfull_revisit_list_is_left_to_the_slow_check);
