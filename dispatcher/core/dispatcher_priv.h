@@ -62,6 +62,7 @@ struct dispatcher {
     uv_timer_t sweep_timer;
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
+    uint64_t turn_ms; /* when the newest one began */
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
     bool settle_skips_locked;
@@ -114,6 +115,7 @@ void results_settled(struct dispatcher *d, struct execution *const *executions, 
 
 /* wake.c */
 void wake_notified(struct dispatcher *d);
+bool wake_is_busy(struct dispatcher *d);         /* jobs come fast: awake without being asked */
 bool wake_is_asleep(const struct dispatcher *d); /* who enqueues for a free slot will notify */
 void wake_before_turn(struct dispatcher *d); /* sends what sleeping, or staying awake, asks for */
 void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed);

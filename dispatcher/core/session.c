@@ -277,6 +277,7 @@ static int open_connection(struct session *s, const char *role, struct pgconn **
         .application_name = role,
         .session_sql = s->session_sql,
         .statement_stall_ms = s->lease_ms / 2,
+        .reconnect_max_ms = s->lease_ms / 6, /* soon enough to find what still runs ours */
     };
     return pgconn_new(s->loop, &config, &callbacks, s, ret_conn);
 }

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20 };
+enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20, PACE_MS = 3 };
 
 struct turn { /* under way: freed with its answer */
     struct dispatcher *d;
@@ -34,6 +34,17 @@ static void on_turn_idle(uv_idle_t *idle)
     (void)idle; /* keeps the loop from waiting before `turn_prepare` comes */
 }
 
+/* Under load, with no job known to wait, turns keep a pace: each of them costs a commit, and has
+ * more to say a moment later. */
+static uint64_t pause_before_turn(struct dispatcher *d)
+{
+    uint64_t now = clock_mono_ms();
+    if (now - d->turn_ms >= PACE_MS || d->phase != PHASE_RUNNING || d->stream.is_full ||
+        lanes_have_work(&d->lanes, now) || !wake_is_busy(d))
+        return 0;
+    return PACE_MS - (now - d->turn_ms);
+}
+
 /* The turn begins later in this iteration of the loop, or in the next, once what is ready to end
  * has ended: what comes together goes together. */
 void turn_kick(struct dispatcher *d)
@@ -41,6 +52,11 @@ void turn_kick(struct dispatcher *d)
     if (d->turn_pending > 0 || uv_is_active((uv_handle_t *)&d->turn_timer) ||
         d->phase == PHASE_CLOSING)
         return;
+    uint64_t pause_ms = pause_before_turn(d);
+    if (pause_ms > 0) {
+        set_turn_timer(d, pause_ms);
+        return;
+    }
     (void)uv_prepare_start(&d->turn_prepare, on_turn_prepare);
     (void)uv_idle_start(&d->turn_idle, on_turn_idle);
 }
@@ -292,6 +308,7 @@ static void take_turn(struct dispatcher *d)
         wants_look(d) || d->poll_wanted || (may_claim && results_wait(d) && !wake_is_asleep(d));
     if (d->stream.is_sweeping || with_look || results_wait(d))
         session_progress(d->session);
+    d->turn_ms = clock_mono_ms();
     d->turn_pending = 1; /* held until everything is sent: an answer may come from inside a call */
     if (with_look) {
         d->look_wanted = false;

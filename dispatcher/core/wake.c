@@ -57,7 +57,7 @@ static void add_load(struct dispatcher *d, unsigned sixteenths)
         w->load = LOAD_MAX;
 }
 
-static bool is_busy(struct dispatcher *d)
+bool wake_is_busy(struct dispatcher *d)
 {
     struct wake *w = &d->wake;
     decay(w, clock_mono_ms());
@@ -168,7 +168,7 @@ static void on_xid(void *arg, const struct pg_error *error, uint64_t xid)
 void wake_before_turn(struct dispatcher *d)
 {
     struct wake *w = &d->wake;
-    if (is_busy(d)) {
+    if (wake_is_busy(d)) {
         w->wants_sleep = false;
         wake_unwatch_all(d);
         return;
@@ -226,7 +226,7 @@ void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed)
         w->watch_since_ms = clock_mono_ms();
         w->step_ms = LINGER_MS;
     }
-    if (w->was_notified && !is_busy(d) && session_is_ready(d->session) && OB_RULE("saturated"))
+    if (w->was_notified && !wake_is_busy(d) && session_is_ready(d->session) && OB_RULE("saturated"))
         unwatch_saturated(d);
     w->was_notified = false;
 }
@@ -260,7 +260,7 @@ void wake_settle(struct dispatcher *d)
     (void)uv_timer_stop(&d->look_timer);
     if (!lanes_have_slots(&d->lanes, now))
         return; /* a slot that is freed has its turn */
-    if (is_busy(d)) {
+    if (wake_is_busy(d)) {
         look_in(d, LINGER_MS);
     } else if (!wake_is_asleep(d)) {
         if (now < w->fall_after_ms) {

@@ -265,6 +265,8 @@ static void go_down(struct pgconn *c)
     c->up_since_ms = 0;
     c->tries = was_good ? 1 : c->tries + 1;
     uint64_t retry_ms = backoff_reconnect_ms(c->tries, (uint32_t)rand_below((uint64_t)1 << 32));
+    if (c->reconnect_max_ms > 0 && retry_ms > c->reconnect_max_ms)
+        retry_ms = c->reconnect_max_ms;
     pgpipe_abandon(c);
     if (c->state == PGCONN_FAILING && c->callbacks.on_down != NULL)
         c->callbacks.on_down(c, &c->why, c->tries, retry_ms, c->arg);
@@ -400,6 +402,7 @@ int pgconn_new(uv_loop_t *loop, const struct pgconn_config *config,
     c->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     c->statement_stall_ms = config->statement_stall_ms;
+    c->reconnect_max_ms = config->reconnect_max_ms;
     c->state = PGCONN_NEW;
     list_init(&c->batches);
     (void)uv_timer_init(loop, &c->timer);

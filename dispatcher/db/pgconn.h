@@ -80,6 +80,7 @@ struct pgconn_config {
     /* The oldest batch unanswered for so long (since it became the oldest, or its last statement
      * was answered) means the connection is dead; 0: never. */
     uint64_t statement_stall_ms;
+    uint64_t reconnect_max_ms; /* no pause between attempts is longer; 0: about 5 s */
 };
 
 /* Returns OB_ECONFIG for a connection string that libpq does not understand. Without more words:

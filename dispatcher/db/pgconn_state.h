@@ -48,6 +48,7 @@ struct pgconn {
     char *session_sql;
     uint64_t connect_timeout_ms;
     uint64_t statement_stall_ms;
+    uint64_t reconnect_max_ms;
 
     enum pgconn_state state;
     PGconn *pq;

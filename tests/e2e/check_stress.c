@@ -487,8 +487,9 @@ static void choose_seeds(void)
             bits = (uint32_t)stress_now_ns();
         seeds[i] = 3 + (uint64_t)(bits % 1000000) * 3 + i % 3;
     }
-    if (setting("OUTBOX_STRESS_SEED", NULL) != NULL) {
-        seeds[0] = strtoull(getenv("OUTBOX_STRESS_SEED"), NULL, 10);
+    const char *seed = setting("OUTBOX_STRESS_SEED", NULL);
+    if (seed != NULL) {
+        seeds[0] = strtoull(seed, NULL, 10);
         seeds_count = 1;
     }
 }
