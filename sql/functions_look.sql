@@ -407,23 +407,31 @@ BEGIN
             THEN jsonb_build_array(lanes[1], c_xids[seen]::text::bigint, c_ids[seen])
             ELSE jsonb_build_array(lanes[1]) END);
     ELSIF cardinality(lanes) > 0 THEN
-        SELECT jsonb_agg(CASE WHEN r.first IS NOT NULL
-                              THEN jsonb_build_array(l.lane, r.xid, r.first)
-                              WHEN w.n > l.slots THEN jsonb_build_array(l.lane, w.xid, w.last)
-                              ELSE jsonb_build_array(l.lane) END)
+        -- One pass over all of them: the lanes, their rows in order, and those that were left.
+        SELECT jsonb_agg(CASE WHEN w.rest_id IS NOT NULL
+                              THEN jsonb_build_array(w.lane, w.rest_xid::text::bigint, w.rest_id)
+                              WHEN w.n > w.slots
+                              THEN jsonb_build_array(w.lane, w.last_xid::text::bigint, w.last_id)
+                              ELSE jsonb_build_array(w.lane) END)
         INTO walked
-        FROM unnest(lanes, lane_limits) AS l(lane, slots)
-        LEFT JOIN LATERAL (
-            SELECT count(*) AS n, (array_agg(u.id))[count(*)::integer] AS last,
-                   (array_agg(u.xid))[count(*)::integer]::text::bigint AS xid
-            FROM unnest(c_ids[w_from:], c_xids[w_from:], c_tasks[w_from:], c_priorities[w_from:])
-                AS u(id, xid, task, priority)
-            WHERE u.task * 4 + u.priority - 1 = l.lane) AS w ON true
-        LEFT JOIN LATERAL (
-            SELECT c_ids[p] AS first, c_xids[p]::text::bigint AS xid FROM unnest(rest) AS p
-            WHERE p >= w_from AND c_tasks[p] * 4 + c_priorities[p] - 1 = l.lane
-            ORDER BY c_xids[p], c_ids[p] LIMIT 1) AS r ON true
-        WHERE l.slots > 0;
+        FROM (SELECT u.lane, max(u.slots) AS slots, count(*) FILTER (WHERE u.kind = 2) AS n,
+                     (array_agg(u.xid ORDER BY u.xid DESC, u.id DESC)
+                          FILTER (WHERE u.kind = 2))[1] AS last_xid,
+                     (array_agg(u.id ORDER BY u.xid DESC, u.id DESC)
+                          FILTER (WHERE u.kind = 2))[1] AS last_id,
+                     (array_agg(u.xid ORDER BY u.xid, u.id) FILTER (WHERE u.kind = 3))[1]
+                         AS rest_xid,
+                     (array_agg(u.id ORDER BY u.xid, u.id) FILTER (WHERE u.kind = 3))[1] AS rest_id
+              FROM (SELECT 1 AS kind, l.lane, l.slots, NULL::xid8 AS xid, NULL::bigint AS id
+                    FROM unnest(lanes, lane_limits) AS l(lane, slots) WHERE l.slots > 0
+                    UNION ALL
+                    SELECT 2, r.task * 4 + r.priority - 1, NULL, r.xid, r.id
+                    FROM unnest(c_ids[w_from:], c_xids[w_from:], c_tasks[w_from:],
+                                c_priorities[w_from:]) AS r(id, xid, task, priority)
+                    UNION ALL
+                    SELECT 3, c_tasks[p] * 4 + c_priorities[p] - 1, NULL, c_xids[p], c_ids[p]
+                    FROM unnest(rest) AS p WHERE p >= w_from) AS u
+              GROUP BY u.lane) AS w;
     END IF;
     IF b_ids IS NOT NULL OR rest[1] < w_from OR cardinality(rest) > 1 THEN
         SELECT jsonb_agg(jsonb_build_array(m.lane, m.xid::text::bigint, m.id)) INTO blocked

@@ -492,7 +492,7 @@ START_TEST(row_of_a_lane_without_slots_is_where_it_continues)
                    .shared = "3",
                    .lanes = text("'{%d,%d,%d}', '{0,0,0}', '{0,0,0}', '{3,3,3}'", B2 - 1, A2, B2)});
     ck_assert_str_eq(saw.ids, "1 2 5");
-    ck_assert_str_eq(said("lanes"), text("%d %d:3 %d:4", B2 - 1, A2, B2));
+    ck_assert_str_eq(said("lanes"), text("%d:3 %d %d:4", A2, B2 - 1, B2));
 }
 END_TEST
 
