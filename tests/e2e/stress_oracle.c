@@ -278,13 +278,14 @@ static size_t report_samples(struct stress *s, const char *what, struct samples 
     if (n == 0)
         return 0;
     qsort(samples->all, n, sizeof *samples->all, by_lateness);
+    const struct sample *median = &samples->all[n / 2];
+    const struct sample *p99 = &samples->all[n * 99 / 100];
     const struct sample *worst = &samples->all[n - 1];
     (void)printf("  %s: %zu measured, %zu of them held back by hand, late by p50 %.1f ms, p99 %.1f "
                  "ms, at most %.1f ms (job %ld, %s"
                  ", %s)\n",
-                 what, n, samples->held, (double)samples->all[n / 2].late_ns / 1e6,
-                 (double)samples->all[n * 99 / 100].late_ns / 1e6, (double)worst->late_ns / 1e6,
-                 (long)atomic_load(&s->tokens[worst->token].id),
+                 what, n, samples->held, (double)median->late_ns / 1e6, (double)p99->late_ns / 1e6,
+                 (double)worst->late_ns / 1e6, (long)atomic_load(&s->tokens[worst->token].id),
                  stress_task_names[atomic_load(&s->tokens[worst->token].task)],
                  stress_kind_names[atomic_load(&s->tokens[worst->token].kind)]);
     for (size_t i = n; late_ms > 0 && i > 0; i--) {
