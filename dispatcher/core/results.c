@@ -10,7 +10,8 @@
 enum {
     OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
     REFUSALS_MAX = 3,
-    LOCKED_PAUSE_MS = 200 /* of a result whose row somebody locks */
+    BUSY_PAUSE_MS = 50,    /* of a result whose row somebody locks: asking again waits for nobody */
+    REFUSED_PAUSE_MS = 200 /* of one that was refused alone: each try holds up the turn */
 };
 
 #define result_of(node) list_entry(node, struct execution, result_link)
@@ -51,7 +52,7 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
         return; /* a lock, or a deadlock: the next turn does not wait for rows */
     if (e->settle_alone)
-        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+        e->settle_after_ms = clock_mono_ms() + REFUSED_PAUSE_MS;
     e->settle_alone = true;
     if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
@@ -66,7 +67,7 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
 {
     if (answer_ == STORE_BUSY) {
         e->state = EXECUTION_FINISHED;
-        e->settle_after_ms = clock_mono_ms() + LOCKED_PAUSE_MS;
+        e->settle_after_ms = clock_mono_ms() + BUSY_PAUSE_MS;
         list_append(&d->results, &e->result_link);
         return;
     }
