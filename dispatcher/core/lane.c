@@ -317,17 +317,14 @@ static bool learn_walked(const struct lanes_asked *a, const struct seen_row *row
 
 static bool count_claimed(const struct lanes_asked *a, const struct batch *claimed)
 {
+    const struct lanes asked = {.items = a->lanes, .count = a->count};
     for (size_t i = 0; i < a->count; i++)
         a->lanes[i]->claimed = 0;
     for (size_t k = 0; k < claimed->count; k++) {
-        const char *task = claimed->jobs[k].job.task;
-        struct lane *const *found = NULL;
-        struct lane key = {.task = (char *)(uintptr_t)task};
-        struct lane *key_pointer = &key;
-        found = bsearch(&key_pointer, a->lanes, a->count, sizeof *a->lanes, compare_lanes);
-        if (found == NULL)
+        struct lane *lane = lanes_find(&asked, claimed->jobs[k].job.task);
+        if (lane == NULL)
             return false;
-        (*found)->claimed++;
+        lane->claimed++;
     }
     for (size_t i = 0; i < a->count; i++) {
         if (a->lanes[i]->claimed > a->slots[i])

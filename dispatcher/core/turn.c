@@ -2,8 +2,6 @@
  * one transaction and one flight.
  *
  * A turn is under way while turn_pending > 0; reasons for another one collect meanwhile. */
-#include <string.h>
-
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"

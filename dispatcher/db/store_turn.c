@@ -4,7 +4,6 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-#include "base/assert.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
