@@ -256,7 +256,7 @@ enum {
 struct outbox_job {
     const char *task;                     /* required: [A-Za-z0-9_][A-Za-z0-9._:-]*, at most 128 */
     const struct outbox_payload *payload; /* NULL: {} */
-    const char *key;         /* [later] jobs of one task and key run one at a time, in order */
+    const char *key;                      /* jobs of one task and key run one at a time, in order */
     const char *unique_key;  /* [later] at most one live job of this task and unique_key */
     int priority;            /* 1 (first) to 4; 0: the default, 2 */
     int max_attempts;        /* 1 to 32767; 0: the task's */

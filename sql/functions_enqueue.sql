@@ -6,7 +6,10 @@
 -- ambiguous.
 --
 -- Options, the same everywhere (NULL always means the default):
---   key, unique_key, repeat_every, after, on_failed_dependency, notify_done
+--   key           1 to 1024 bytes: jobs of one task and key run one at a time, in the order in
+--                 which they were committed (those for later: in which they fell due). Holds the
+--                 key's lock until the transaction ends: others who enqueue for it wait
+--   unique_key, repeat_every, after, on_failed_dependency, notify_done
 --                 reserved: refused with 0A000 in this version
 --   priority      1 (first) to 4 (last); default 2
 --   run_at        not before this time; a time in the past means now
@@ -16,7 +19,7 @@
 --   headers       JSON object of at most 8 KiB, handed through to the handler
 -- Errors, the same everywhere: 22023 bad task name, value out of range, options that exclude each
 --   other; 22004 NULL payload; 54000 payload over 16 MiB or headers over 8 KiB; 0A000 reserved
---   option.
+--   option, or a key at another isolation level than READ COMMITTED.
 
 -- outbox.enqueue(task, payload, options...): enqueues a job with a JSON payload.
 --   task     1 to 128 characters of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _
@@ -46,6 +49,13 @@ BEGIN
         PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
         created := clock_timestamp();
         due := coalesce(run_at, created + delay);
+        IF key IS NOT NULL THEN
+            SELECT p.id INTO new_id
+            FROM outbox.put(task, priority, 'json', body, key, unique_key, due, expires_at,
+                max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done,
+                created) p;
+            RETURN new_id;
+        END IF;
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
                             max_attempts, created_at, ready_xid)
@@ -89,6 +99,13 @@ BEGIN
         PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
         created := clock_timestamp();
         due := coalesce(run_at, created + delay);
+        IF key IS NOT NULL THEN
+            SELECT p.id, p.existing INTO id, existing
+            FROM outbox.put(task, priority, encoding, payload, key, unique_key, due, expires_at,
+                max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done,
+                created) p;
+            RETURN;
+        END IF;
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
                             max_attempts, created_at, ready_xid)

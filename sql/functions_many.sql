@@ -110,6 +110,33 @@ $$;
 COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS
     'internal: a member of a job as an interval';
 
+-- outbox.put_many(jobs, payloads, created): enqueue_many when some have to do with other jobs: all
+-- are put one by one, in order, under the locks of all their keys. Internal.
+CREATE OR REPLACE FUNCTION outbox.put_many(jobs jsonb, payloads bytea[], created timestamptz)
+RETURNS TABLE(id bigint, existing boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM outbox.lock_keys(ARRAY(
+        SELECT outbox.key_bucket(e.job ->> 'task', e.job ->> 'key')
+        FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL));
+    RETURN QUERY
+    SELECT p.id, p.existing
+    FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY AS e(job, body, n)
+    CROSS JOIN LATERAL outbox.put(
+        e.job ->> 'task', (e.job ->> 'priority')::numeric::integer,
+        coalesce(e.job ->> 'encoding', 'json'),
+        coalesce(e.body, convert_to(coalesce(e.job -> 'payload', '{}')::text, 'UTF8')),
+        e.job ->> 'key', e.job ->> 'unique_key',
+        coalesce((e.job ->> 'run_at')::timestamptz,
+                 created + outbox.json_interval('', 'delay', e.job)),
+        (e.job ->> 'expires_at')::timestamptz, (e.job ->> 'max_attempts')::numeric::integer,
+        nullif(e.job -> 'headers', 'null'), outbox.json_interval('', 'repeat_every', e.job),
+        NULL, e.job ->> 'on_failed_dependency', (e.job ->> 'notify_done')::boolean, created) p;
+END
+$$;
+COMMENT ON FUNCTION outbox.put_many(jsonb, bytea[], timestamptz) IS
+    'internal: enqueues jobs of which some have to do with others';
+
 -- outbox.enqueue_many(jobs, payloads): enqueues any number of jobs with one INSERT.
 --   jobs      JSON array of objects. Keys: "task"; "payload" (any JSON, default {}); the options of
 --             outbox.enqueue by name (delay: a string, or a number of seconds; times: strings)
@@ -123,6 +150,7 @@ RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     has_body constant boolean := payloads IS NOT NULL;
+    is_linked boolean := false;
     created timestamptz;
     job jsonb;
     body bytea;
@@ -160,9 +188,14 @@ BEGIN
                END) IS NOT TRUE
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
+        is_linked := is_linked OR job ?| '{key}';
     END LOOP;
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     created := clock_timestamp();
+    IF is_linked THEN
+        RETURN QUERY SELECT * FROM outbox.put_many(jobs, payloads, created);
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH made AS (
         INSERT INTO outbox.job AS j (task, priority, encoding, payload, headers, run_at, expires_at,

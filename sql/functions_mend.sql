@@ -12,22 +12,57 @@ END
 $$;
 COMMENT ON FUNCTION outbox.payload(bigint) IS 'the stored payload of a job, live, dead or done';
 
+-- outbox.lock_job_key(id): takes the lock of a job's key, if it has one, live or dead. Internal.
+CREATE OR REPLACE FUNCTION outbox.lock_job_key(id bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    buckets integer[];
+BEGIN
+    SELECT array_agg(outbox.key_bucket(k.task, k.key)) INTO buckets
+    FROM (SELECT j.task, j.key FROM outbox.job j WHERE j.id = lock_job_key.id
+          UNION ALL
+          SELECT d.task, d.key FROM outbox.dead d WHERE d.id = lock_job_key.id) AS k
+    WHERE k.key IS NOT NULL;
+    IF buckets IS NOT NULL THEN
+        PERFORM outbox.lock_keys(buckets);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.lock_job_key(bigint) IS 'internal: takes the lock of a job''s key';
+
 -- outbox.cancel(id): removes a job that is not running, a dead one too, with its attempt rows.
 -- Returns 'cancelled', 'running' (nothing happened) or 'not found'. Waits for who holds the row.
+-- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.cancel(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_linked boolean;
+    dead_task text;
+    dead_key text;
+    blocked boolean;
 BEGIN
+    PERFORM outbox.lock_job_key(id);
     -- Twice: it may move from dead to job, or back, between the two looks.
     FOR i IN 1..2 LOOP
-        DELETE FROM outbox.job j WHERE j.id = cancel.id AND j.owner IS NULL;
-        IF NOT FOUND THEN
+        SELECT j.linked INTO is_linked FROM outbox.job j
+        WHERE j.id = cancel.id AND j.owner IS NULL FOR UPDATE;
+        IF FOUND THEN
+            IF is_linked THEN
+                PERFORM outbox.hand_over(ARRAY[id]);
+            END IF;
+            DELETE FROM outbox.job j WHERE j.id = cancel.id;
+        ELSE
             PERFORM FROM outbox.job j WHERE j.id = cancel.id;
             IF FOUND THEN
                 RETURN 'running';
             END IF;
-            DELETE FROM outbox.dead d WHERE d.id = cancel.id;
+            DELETE FROM outbox.dead d WHERE d.id = cancel.id
+            RETURNING d.task, d.key, d.blocks INTO dead_task, dead_key, blocked;
+            IF blocked THEN
+                PERFORM outbox.open_line(dead_task, dead_key);
+            END IF;
         END IF;
-        IF FOUND THEN
+        IF is_linked IS NOT NULL OR dead_task IS NOT NULL THEN
             DELETE FROM outbox.attempt a WHERE a.job_id = cancel.id;
             RETURN 'cancelled';
         END IF;
@@ -38,21 +73,32 @@ $$;
 COMMENT ON FUNCTION outbox.cancel(bigint) IS 'removes a job that is not running';
 
 -- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows
--- kept), or a scheduled one ready now. An expires_at that has passed is forgotten.
--- Returns 'retried', 'ready' (it is already), 'running' or 'not found'.
+-- kept), or a scheduled one ready now. An expires_at that has passed is forgotten. One with a key
+-- joins its line at the end, unless it blocked that: then it is where it was.
+-- Returns 'retried', 'ready' (it is already), 'waiting' (for another job), 'running' or 'not found'.
+-- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.retry(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     live outbox.job;
 BEGIN
-    WITH risen AS (DELETE FROM outbox.dead d WHERE d.id = retry.id RETURNING d.*)
+    PERFORM outbox.lock_job_key(id);
+    WITH risen AS (DELETE FROM outbox.dead d WHERE d.id = retry.id RETURNING d.*),
+    line AS MATERIALIZED (
+        SELECT r.id AS of_id,
+               CASE WHEN r.blocks THEN r.place
+                    WHEN r.key IS NOT NULL THEN nextval('outbox.job_id_seq') END AS place,
+               r.key IS NOT NULL AND NOT r.blocks AND outbox.key_is_taken(r.task, r.key) AS waits
+        FROM risen r)
     INSERT INTO outbox.job (id, ready_xid, created_at, run_at, expires_at, max_attempts, priority,
-                            logged, task, encoding, key, unique_key, headers, payload)
+                            logged, task, encoding, key, unique_key, headers, payload, repeat_every,
+                            notify_done, place, waiting, linked)
     OVERRIDING SYSTEM VALUE
-    SELECT r.id, pg_current_xact_id(), r.created_at, r.run_at,
+    SELECT r.id, CASE WHEN NOT l.waits THEN pg_current_xact_id() END, r.created_at, r.run_at,
            CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts,
-           r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload
-    FROM risen r;
+           r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload,
+           r.repeat_every, r.notify_done, l.place, l.waits, r.key IS NOT NULL
+    FROM risen r CROSS JOIN line l;
     IF FOUND THEN
         RETURN 'retried';
     END IF;
@@ -63,9 +109,16 @@ BEGIN
         RETURN 'running';
     ELSIF live.ready_xid IS NOT NULL THEN
         RETURN 'ready';
+    ELSIF live.waiting THEN
+        RETURN 'waiting';
     END IF;
-    UPDATE outbox.job j SET ready_xid = pg_current_xact_id(), run_at = clock_timestamp()
+    UPDATE outbox.job j
+    SET ready_xid = CASE WHEN j.key IS NULL OR j.place IS NOT NULL THEN pg_current_xact_id() END,
+        run_at = clock_timestamp()
     WHERE j.id = retry.id;
+    IF live.key IS NOT NULL AND live.place IS NULL THEN
+        PERFORM outbox.join_lines(ARRAY[id]);
+    END IF;
     PERFORM outbox.wake_tasks(ARRAY[live.task], false);
     RETURN 'retried';
 END

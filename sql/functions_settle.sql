@@ -41,25 +41,37 @@ $$;
 COMMENT ON FUNCTION outbox.check_tokens(bigint[], bigint[]) IS
     'internal: raises an error unless the arrays match';
 
--- outbox.busy(owner, ids, claims): locks what can be locked of these jobs. Internal.
--- Returns the ids of those that are held by these tokens, and locked by somebody else.
-CREATE OR REPLACE FUNCTION outbox.busy(owner bigint, ids bigint[], claims bigint[]) RETURNS bigint[]
+-- outbox.busy(owner, ids, claims, outcomes): locks what can be locked of these jobs, and of what
+-- their end changes. Internal.
+-- Returns the ids of those that are held by these tokens, and cannot be settled without waiting.
+CREATE OR REPLACE FUNCTION outbox.busy(
+    owner bigint, ids bigint[], claims bigint[], outcomes jsonb) RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
 SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     locked bigint[];
+    keyed bigint[];
+    stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT r.id
-        FROM (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
+        SELECT r.id, r.is_head AND coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead')
+                   AS hands_over
+        FROM (SELECT u.id, u.claim, u.fate
+              FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
+                   AS u(id, claim, fate)
+              ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id FROM outbox.job j
+            SELECT j.id, j.place IS NOT NULL AS is_head FROM outbox.job j
             WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
             FOR UPDATE SKIP LOCKED) AS r)
-    SELECT coalesce(array_agg(t.id), '{}') INTO locked FROM taken t;
-    RETURN ARRAY(
+    SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over)
+    INTO locked, keyed FROM taken t;
+    IF keyed IS NOT NULL THEN
+        stuck := outbox.busy_keys(keyed);
+    END IF;
+    RETURN stuck || ARRAY(
         SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
         CROSS JOIN LATERAL (
             SELECT j.id FROM outbox.job j
@@ -67,7 +79,7 @@ BEGIN
         WHERE r.id <> ALL (locked));
 END
 $$;
-COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
+COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[], jsonb) IS
     'internal: locks claimed jobs; returns those that somebody else holds locked';
 
 -- outbox.settle(owner, ids, claims, outcomes, skip_locked, brief): records what became of claimed
@@ -78,6 +90,7 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
 --     outcome       done | retry | dead | release
 --     delay_ms      retry, release: not before so many milliseconds from now; default 0: at once
 --     reason        text; needed for retry and dead
+--     block         dead: true if the jobs of its key are to wait until it is retried or cancelled
 --     uncounted     dead: true if this attempt was not run (expired, too often lost)
 --     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
 --                   head, tail: base64. For the attempt's row; each may be null or absent
@@ -85,11 +98,12 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
 -- delay. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
---   brief        true: what was recorded is not answered
+--   brief        true: what was recorded is not answered; but (0, 'more') if other jobs became
+--                ready by it, which the caller is not notified of if it is asleep itself
 -- Returns for each job: 'done' recorded; 'lost' it is there under another claim: this result is
 -- void; 'gone' there is no such job any more; 'busy' (with skip_locked) its row is locked: nothing
--- was recorded, say it again later. Rows are locked in the order of their ids.
--- Errors: 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
+-- was recorded, say it again later. The locks of keys are taken first, then rows, both in order.
+-- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED; 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
 -- from 0.
 CREATE OR REPLACE FUNCTION outbox.settle(
     owner bigint, ids bigint[], claims bigint[], outcomes jsonb DEFAULT NULL,
@@ -100,14 +114,18 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off
 SET enable_hashjoin = on SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    held_ids bigint[];
-    held_claims bigint[];
+    got_ids bigint[];
+    got_claims bigint[];
     logged_ids bigint[];
     busy bigint[];
+    more boolean;
 BEGIN
     PERFORM outbox.check_tokens(ids, claims);
+    IF cardinality(ids) = 0 THEN
+        RETURN;
+    END IF;
     IF skip_locked THEN
-        busy := outbox.busy(owner, ids, claims);
+        busy := outbox.busy(owner, ids, claims, outcomes);
         IF cardinality(busy) > 0 THEN
             RETURN QUERY SELECT u.id, 'busy'::text FROM unnest(busy) AS u(id);
             SELECT coalesce(array_agg(u.id ORDER BY u.n), '{}'),
@@ -120,63 +138,90 @@ BEGIN
             WHERE u.id <> ALL (busy);
         END IF;
     END IF;
-    IF outcomes IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM outbox.settle_mixed(owner, ids, claims, outcomes) m
-                     WHERE NOT brief OR m.answer <> 'done';
-        RETURN;
+    IF outcomes IS NULL THEN
+        WITH gone AS (
+            DELETE FROM outbox.job AS j
+            USING (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
+            WHERE j.id = ANY (ids) AND j.id = t.id AND j.owner = settle.owner AND j.claim = t.claim
+              AND NOT j.linked
+            RETURNING j.id, j.claim, j.logged)
+        SELECT array_agg(g.id), array_agg(g.claim), array_agg(g.id) FILTER (WHERE g.logged)
+        INTO got_ids, got_claims, logged_ids FROM gone g;
+        IF logged_ids IS NOT NULL THEN
+            DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
+        END IF;
     END IF;
-    WITH gone AS (
-        DELETE FROM outbox.job AS j
-        USING (SELECT u.id, u.claim FROM unnest(ids, claims) AS u(id, claim) ORDER BY u.id) AS t
-        WHERE j.id = ANY (ids) AND j.id = t.id AND j.owner = settle.owner AND j.claim = t.claim
-        RETURNING j.id, j.claim, j.logged)
-    SELECT array_agg(g.id), array_agg(g.claim), array_agg(g.id) FILTER (WHERE g.logged)
-    INTO held_ids, held_claims, logged_ids FROM gone g;
-    IF logged_ids IS NOT NULL THEN
-        DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
+    IF cardinality(got_ids) = cardinality(ids) THEN
+        IF brief THEN
+            RETURN;
+        END IF;
+    ELSE
+        SELECT got_ids || m.held_ids, got_claims || m.held_claims, m.more
+        INTO got_ids, got_claims, more
+        FROM outbox.settle_mixed(owner, ids, claims, outcomes) m;
+        IF more AND brief THEN
+            RETURN QUERY SELECT 0::bigint, 'more'::text;
+        END IF;
     END IF;
-    IF brief AND cardinality(held_ids) = cardinality(ids) THEN
-        RETURN;
-    END IF;
-    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims) a
+    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, got_ids, got_claims) a
                  WHERE NOT brief OR a.answer <> 'done';
 END
 $$;
 COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean, boolean) IS
     'records what became of claimed jobs; says which claims no longer held';
 
--- outbox.settle_mixed(...): outbox.settle when not all succeeded. Internal.
+-- outbox.settle_mixed(...): outbox.settle when not all succeeded, or their end means something to
+-- others. Internal. Returns those that were held, and more: whether another job became ready.
 CREATE OR REPLACE FUNCTION outbox.settle_mixed(
-    owner bigint, ids bigint[], claims bigint[], outcomes jsonb)
-RETURNS TABLE(id bigint, answer text)
+    owner bigint, ids bigint[], claims bigint[], outcomes jsonb,
+    OUT held_ids bigint[], OUT held_claims bigint[], OUT more boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
 SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    held_ids bigint[];
-    held_claims bigint[];
+    buckets integer[];
     logged_ids bigint[];
     done_ids bigint[];
+    passing_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
 BEGIN
-    PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
+    IF outcomes IS NOT NULL THEN
+        PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
+    END IF;
+    SELECT array_agg(outbox.key_bucket(r.task, r.key)) INTO buckets
+    FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
+         AS t(id, claim, fate)
+    CROSS JOIN LATERAL (
+        SELECT j.task, j.key FROM outbox.job j
+        WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
+          AND j.key IS NOT NULL OFFSET 0) AS r
+    WHERE coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead');
+    IF buckets IS NOT NULL THEN
+        PERFORM outbox.lock_keys(buckets);
+    END IF;
     WITH locked AS MATERIALIZED (
-        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate
+        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate, r.linked
         FROM (SELECT u.*
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id FROM outbox.job j
+            SELECT j.id, j.linked FROM outbox.job j
             WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
             FOR UPDATE) AS r)
     SELECT array_agg(l.id), array_agg(l.claim),
            array_agg(l.id) FILTER (WHERE coalesce(l.fate ->> 'outcome', 'done') = 'done'),
+           array_agg(l.id) FILTER (WHERE l.linked
+               AND (coalesce(l.fate ->> 'outcome', 'done') = 'done'
+                    OR l.fate ->> 'outcome' = 'dead' AND (l.fate ->> 'block')::boolean IS NOT TRUE)),
            array_agg(l.id) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
            array_agg(l.fate) FILTER (WHERE l.fate ->> 'outcome' <> 'done')
-    INTO held_ids, held_claims, done_ids, fate_ids, fates FROM locked l;
+    INTO held_ids, held_claims, done_ids, passing_ids, fate_ids, fates FROM locked l;
+    IF passing_ids IS NOT NULL THEN
+        more := outbox.hand_over(passing_ids);
+    END IF;
     IF done_ids IS NOT NULL THEN
         WITH gone AS (
             DELETE FROM outbox.job AS j WHERE j.id = ANY (done_ids) RETURNING j.id, j.logged)
@@ -188,11 +233,10 @@ BEGIN
         PERFORM outbox.put_back(fate_ids, fates);
         PERFORM outbox.bury(fate_ids, fates);
     END IF;
-    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims);
 END
 $$;
 COMMENT ON FUNCTION outbox.settle_mixed(bigint, bigint[], bigint[], jsonb) IS
-    'internal: outbox.settle when not all succeeded';
+    'internal: outbox.settle when not all succeeded, or their end means something to others';
 
 -- outbox.check_outcomes(outcomes, count): Internal.
 -- Errors: 22023, naming outcomes[i].
@@ -294,17 +338,19 @@ BEGIN
     WITH gone AS (
         DELETE FROM outbox.job AS j
         USING (SELECT u.id, u.fate ->> 'reason' AS reason,
-                      (u.fate ->> 'uncounted')::boolean IS TRUE AS uncounted
+                      (u.fate ->> 'uncounted')::boolean IS TRUE AS uncounted,
+                      (u.fate ->> 'block')::boolean IS TRUE AS block
                FROM unnest(ids, fates) AS u(id, fate) WHERE u.fate ->> 'outcome' = 'dead') AS f
         WHERE j.id = ANY (ids) AND j.id = f.id
-        RETURNING j.*, f.reason, f.uncounted)
+        RETURNING j.*, f.reason, f.uncounted, f.block AND j.place IS NOT NULL AS blocks)
     INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, attempts, lost,
                              max_attempts, priority, logged, task, encoding, key, unique_key,
-                             reason, headers, payload)
+                             reason, headers, payload, repeat_every, notify_done, blocks, place)
     SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(),
            g.attempts - g.uncounted::integer, g.lost, g.max_attempts, g.priority,
            g.logged OR NOT g.uncounted, g.task, g.encoding, g.key, g.unique_key, g.reason,
-           g.headers, g.payload
+           g.headers, g.payload, g.repeat_every, g.notify_done, g.blocks,
+           CASE WHEN g.blocks THEN g.place END
     FROM gone g;
 END
 $$;
@@ -326,7 +372,7 @@ BEGIN
     END IF;
     fate := jsonb_build_object('outcome', 'release',
                                'delay_ms', round(1000 * extract(epoch FROM coalesce(delay, '0'))));
-    RETURN QUERY SELECT * FROM outbox.settle_mixed(owner, ids, claims,
+    RETURN QUERY SELECT * FROM outbox.settle(owner, ids, claims,
         to_jsonb(array_fill(fate, ARRAY[cardinality(ids)])));
 END
 $$;

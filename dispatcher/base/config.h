@@ -77,6 +77,7 @@ struct task_config {
     unsigned max_attempts;
     unsigned max_lost;
     bool payload_raw;
+    bool dead_blocks; /* on_dead: the jobs of a dead job's key wait for it */
     struct backoff_config backoff;
     struct command_config command;
     struct webhook_config webhook;

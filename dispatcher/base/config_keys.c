@@ -29,6 +29,7 @@ static const char *const words_level[] = {"error", "warn", "info", "debug", NULL
 static const char *const words_format[] = {"logfmt", "json", NULL};
 static const char *const words_bool[] = {"false", "true", "no", "yes", NULL};
 static const char *const words_payload[] = {"json", "raw", NULL};
+static const char *const words_on_dead[] = {"skip", "block", NULL};
 static const char *const words_capture[] = {"on_failure", "always", "never", NULL};
 _Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2, "words follow the enums");
 
@@ -81,6 +82,7 @@ const struct key task_keys[] = {
     {"backoff_jitter", &type_jitter, TASK(backoff.jitter_permille), EVERY, .min = 0},
     {"retry_schedule", &type_schedule, TASK(backoff), EVERY, .min = 0, .max = MS_YEAR},
     {"payload", &type_bool, TASK(payload_raw), EVERY, .words = words_payload},
+    {"on_dead", &type_bool, TASK(dead_blocks), EVERY, .words = words_on_dead},
 
     {"cwd", &type_string, TASK(command.cwd), PROCESS, .check = check_absolute},
     {"umask", &type_umask, TASK(command.umask), PROCESS, .min = 0},
@@ -124,7 +126,6 @@ const struct key task_keys[] = {
     LATER("breaker", WEBHOOK),
     LATER("rate", EVERY),
     LATER("keep", EVERY),
-    LATER("on_dead", EVERY),
     LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);

@@ -26,7 +26,7 @@ static const struct cmd_option options[] = {
      "\"2026-01-31 08:30\""},
     {"expires-at", '\0', "TIME", "dead instead of run from this time on"},
     {"max-attempts", '\0', "N", "dead after so many failed attempts (default: the task's)"},
-    {"key", 'k', "KEY", "not yet: jobs of one task and key run one at a time, in order"},
+    {"key", 'k', "KEY", "jobs of one task and key run one at a time, in order"},
     {"unique-key", 'u', "KEY", "not yet: no second job while one with this key is not finished"},
     {"header", 'H', "NAME=VALUE", "a header, handed to the handler; repeatable"},
     {"repeat-every", '\0', "DURATION", "not yet: again and again"},

@@ -27,6 +27,8 @@ static const char *explain(const char *answer)
 {
     if (strcmp(answer, "ready") == 0)
         return "ready already";
+    if (strcmp(answer, "waiting") == 0)
+        return "waiting for another job";
     return strcmp(answer, "running") == 0 ? "running already" : answer;
 }
 

@@ -37,6 +37,7 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.restamp",
     "EXECUTE ON FUNCTION outbox.look",
     "EXECUTE ON FUNCTION outbox.sweep",
+    "EXECUTE ON FUNCTION outbox.mend",
     "EXECUTE ON FUNCTION outbox.still_writing",
     "EXECUTE ON FUNCTION outbox.payload",
     "EXECUTE ON FUNCTION outbox.cancel",

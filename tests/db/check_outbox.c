@@ -516,10 +516,6 @@ START_TEST(delay_counts_from_now_in_both_forms)
 }
 END_TEST
 
-static void set_key(struct outbox_job *job)
-{
-    job->key = "k";
-}
 static void set_unique_key(struct outbox_job *job)
 {
     job->unique_key = "k";
@@ -547,8 +543,8 @@ static const struct {
     void (*set)(struct outbox_job *);
     const char *name;
 } reserved[] = {
-    {set_key, "key"},     {set_unique_key, "unique_key"},          {set_repeat, "repeat_every"},
-    {set_after, "after"}, {set_on_failed, "on_failed_dependency"}, {set_notify_done, "notify_done"},
+    {set_unique_key, "unique_key"},          {set_repeat, "repeat_every"},     {set_after, "after"},
+    {set_on_failed, "on_failed_dependency"}, {set_notify_done, "notify_done"},
 };
 
 START_TEST(reserved_option_is_sent_and_refused_by_name)

@@ -137,7 +137,8 @@ static const struct refusal {
     {"SELECT outbox.enqueue('a', expires_at => 'infinity')", "22023", "expires_at is not finite"},
     {"SELECT outbox.enqueue('a', delay => '1h', expires_at => now())", "22023",
      "would expire before"},
-    {"SELECT outbox.enqueue('a', key => 'k')", "0A000", "the option key is not available"},
+    {"SELECT outbox.enqueue('a', key => '')", "22023", "key has 0 bytes"},
+    {"SELECT outbox.enqueue('a', key => repeat('ä', 513))", "22023", "key has 1026 bytes"},
     {"SELECT outbox.enqueue('a', unique_key => 'k')", "0A000",
      "the option unique_key is not available"},
     {"SELECT outbox.enqueue('a', repeat_every => '1h')", "0A000", "the option repeat_every"},
@@ -159,8 +160,8 @@ static const struct refusal {
     {"SELECT * FROM outbox.enqueue_bytes('a', convert_to(repeat('x', 16777217), 'UTF8'), "
      "'msgpack')",
      "54000", "the payload has 16777217 bytes, the limit is 16777216 (16 MiB)"},
-    {"SELECT * FROM outbox.enqueue_bytes('a', '1', 'msgpack', key => 'k')", "0A000",
-     "the option key"},
+    {"SELECT * FROM outbox.enqueue_bytes('a', '1', 'msgpack', key => '')", "22023",
+     "key has 0 bytes"},
     {"SELECT outbox.wake('a b')", "22023", "not a task name: \"a b\""},
 };
 
@@ -293,8 +294,8 @@ static const struct refusal many_refusals[] = {
      "jobs[0]: \"headers\" is a JSON string"},
     {MANY("[{\"task\": \"a\", \"run_at\": \"2100-01-01\", \"delay\": 1}]"), "22023",
      "jobs[0]: run_at and delay are both given"},
-    {MANY("[{\"task\": \"a\"}, {\"task\": \"a\", \"key\": \"k\"}]"), "0A000",
-     "jobs[1]: the option key"},
+    {MANY("[{\"task\": \"a\"}, {\"task\": \"a\", \"key\": \"\"}]"), "22023",
+     "jobs[1]: key has 0 bytes"},
     {MANY("[{\"task\": \"a\", \"after\": [1]}]"), "0A000", "jobs[0]: the option after"},
     {MANY("[{\"task\": \"a\", \"repeat_every\": \"1 day\"}]"), "0A000",
      "jobs[0]: the option repeat_every"},

@@ -390,7 +390,6 @@ static const char *const later[] = {"worker: [/bin/x]",
                                     "breaker: {}",
                                     "rate: 5",
                                     "keep: 1d",
-                                    "on_dead: x",
                                     "max_ready: 5"};
 
 START_TEST(keys_of_later_versions_are_refused_by_name)
