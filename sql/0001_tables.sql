@@ -134,6 +134,9 @@ CREATE INDEX job_scheduled ON outbox.job (run_at, id)
 CREATE INDEX job_heads ON outbox.job (task, key, place) WHERE place IS NOT NULL AND NOT waiting;
 CREATE INDEX job_lines ON outbox.job (task, key, place) WHERE place IS NOT NULL AND waiting;
 
+-- One waiting job a unique key: a claim takes it out of here.
+CREATE UNIQUE INDEX job_unique ON outbox.job (task, unique_key) WHERE unique_key IS NOT NULL;
+
 CREATE TABLE outbox.dead (
     id           bigint      NOT NULL PRIMARY KEY,
     place        bigint,

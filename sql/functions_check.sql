@@ -39,8 +39,7 @@ CREATE OR REPLACE FUNCTION outbox.check_options(
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    later text := CASE WHEN unique_key IS NOT NULL THEN 'unique_key'
-                       WHEN repeat_every IS NOT NULL THEN 'repeat_every'
+    later text := CASE WHEN repeat_every IS NOT NULL THEN 'repeat_every'
                        WHEN after IS NOT NULL THEN 'after'
                        WHEN on_failed_dependency IS NOT NULL THEN 'on_failed_dependency'
                        WHEN notify_done THEN 'notify_done' END;
@@ -62,6 +61,10 @@ BEGIN
     ELSIF octet_length(key) NOT BETWEEN 1 AND 1024 THEN
         PERFORM outbox.refuse('22023', format('%skey has %s bytes', prefix, octet_length(key)),
             'A key has 1 to 1024 bytes; leave it out for a job without order.');
+    ELSIF octet_length(unique_key) NOT BETWEEN 1 AND 1024 THEN
+        PERFORM outbox.refuse('22023',
+            format('%sunique_key has %s bytes', prefix, octet_length(unique_key)),
+            'A unique key has 1 to 1024 bytes; leave it out for a job that may be there twice.');
     ELSIF priority NOT BETWEEN 1 AND 4 THEN
         PERFORM outbox.refuse('22023', format('%spriority is %s', prefix, priority),
             'A priority is 1 (first), 2 (the default), 3 or 4 (last).');

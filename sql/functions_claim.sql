@@ -6,7 +6,8 @@
 -- claim number comes from a counter in that dispatcher's memory, so that no token is ever issued
 -- twice, whatever the server forgot in a crash. Every change of a running job asks for its token.
 --
--- Sessions that call these run at READ COMMITTED. A claim changes no indexed column: a HOT update.
+-- Sessions that call these run at READ COMMITTED. A claim changes no indexed column, but the unique
+-- key of the jobs that have one: a HOT update for all others.
 
 -- outbox.hold_dispatcher(id): keeps the dispatcher from being taken over until the transaction
 -- ends, so that no claim can be committed for one that was. Internal.
@@ -107,7 +108,8 @@ BEGIN
     RETURN QUERY
     WITH claimed AS (
         UPDATE outbox.job AS j
-        SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1
+        SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1,
+            unique_key = NULL, claimed_unique_key = j.unique_key
         FROM unnest(picked) WITH ORDINALITY AS p(tid, n)
         WHERE j.ctid = p.tid
         RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,

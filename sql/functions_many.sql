@@ -112,26 +112,49 @@ COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS
 
 -- outbox.put_many(jobs, payloads, created): enqueue_many when some have to do with other jobs: all
 -- are put one by one, in order, under the locks of all their keys. Internal.
+-- Unique ones go first, by their unique keys, so that two calls never wait for each other; they
+-- have their ids from before, and the lines are opened when all are in them.
 CREATE OR REPLACE FUNCTION outbox.put_many(jobs jsonb, payloads bytea[], created timestamptz)
 RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM outbox.lock_keys(ARRAY(
+DECLARE
+    has_unique constant boolean := EXISTS (
+        SELECT FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'unique_key' IS NOT NULL);
+    buckets constant integer[] := ARRAY(
         SELECT outbox.key_bucket(e.job ->> 'task', e.job ->> 'key')
-        FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL));
+        FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL);
+BEGIN
+    IF cardinality(buckets) > 0 THEN
+        PERFORM outbox.lock_keys(buckets);
+    END IF;
     RETURN QUERY
-    SELECT p.id, p.existing
-    FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY AS e(job, body, n)
-    CROSS JOIN LATERAL outbox.put(
-        e.job ->> 'task', (e.job ->> 'priority')::numeric::integer,
-        coalesce(e.job ->> 'encoding', 'json'),
-        coalesce(e.body, convert_to(coalesce(e.job -> 'payload', '{}')::text, 'UTF8')),
-        e.job ->> 'key', e.job ->> 'unique_key',
-        coalesce((e.job ->> 'run_at')::timestamptz,
-                 created + outbox.json_interval('', 'delay', e.job)),
-        (e.job ->> 'expires_at')::timestamptz, (e.job ->> 'max_attempts')::numeric::integer,
-        nullif(e.job -> 'headers', 'null'), outbox.json_interval('', 'repeat_every', e.job),
-        NULL, e.job ->> 'on_failed_dependency', (e.job ->> 'notify_done')::boolean, created) p;
+    WITH put AS MATERIALIZED (
+        SELECT s.n, p.id, p.existing
+        FROM (SELECT i.*
+              FROM (SELECT e.*, e.job ->> 'unique_key' AS unique_key,
+                           CASE WHEN has_unique THEN nextval('outbox.job_id_seq') END AS new_id
+                    FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY
+                        AS e(job, body, n)) AS i
+              ORDER BY i.unique_key COLLATE "C",
+                       CASE WHEN i.unique_key IS NOT NULL THEN i.job ->> 'task' END COLLATE "C",
+                       i.n) AS s
+        CROSS JOIN LATERAL outbox.put(
+            s.job ->> 'task', (s.job ->> 'priority')::numeric::integer,
+            coalesce(s.job ->> 'encoding', 'json'),
+            coalesce(s.body, convert_to(coalesce(s.job -> 'payload', '{}')::text, 'UTF8')),
+            s.job ->> 'key', s.unique_key,
+            coalesce((s.job ->> 'run_at')::timestamptz,
+                     created + outbox.json_interval('', 'delay', s.job)),
+            (s.job ->> 'expires_at')::timestamptz, (s.job ->> 'max_attempts')::numeric::integer,
+            nullif(s.job -> 'headers', 'null'), outbox.json_interval('', 'repeat_every', s.job),
+            NULL, s.job ->> 'on_failed_dependency', (s.job ->> 'notify_done')::boolean, created,
+            s.new_id) p)
+    SELECT p.id, p.existing FROM put p ORDER BY p.n;
+    IF has_unique THEN
+        PERFORM outbox.open_line(k.task, k.key)
+        FROM (SELECT DISTINCT e.job ->> 'task' AS task, e.job ->> 'key' AS key
+              FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL) AS k;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.put_many(jsonb, bytea[], timestamptz) IS
@@ -142,7 +165,8 @@ COMMENT ON FUNCTION outbox.put_many(jsonb, bytea[], timestamptz) IS
 --             outbox.enqueue by name (delay: a string, or a number of seconds; times: strings)
 --   payloads  NULL, or as many encoded payloads as there are jobs: the i-th is the payload of
 --             jobs[i], which then has "encoding" ('json' or 'msgpack') instead of "payload"
--- Returns a row a job, in order: its id, and existing (reserved for unique_key; now false).
+-- Returns a row a job, in order: its id, and existing: whether it was there already
+-- (unique_key).
 -- Errors: as outbox.enqueue and outbox.enqueue_bytes, the message beginning with the first bad
 -- element's position from 0: jobs[3]: unknown key "prio". Nothing is enqueued then.
 CREATE OR REPLACE FUNCTION outbox.enqueue_many(jobs jsonb, payloads bytea[] DEFAULT NULL)
@@ -188,7 +212,7 @@ BEGIN
                END) IS NOT TRUE
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
-        is_linked := is_linked OR job ?| '{key}';
+        is_linked := is_linked OR job ?| '{key,unique_key}';
     END LOOP;
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     created := clock_timestamp();

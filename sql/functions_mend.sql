@@ -75,7 +75,8 @@ COMMENT ON FUNCTION outbox.cancel(bigint) IS 'removes a job that is not running'
 -- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows
 -- kept), or a scheduled one ready now. An expires_at that has passed is forgotten. One with a key
 -- joins its line at the end, unless it blocked that: then it is where it was.
--- Returns 'retried', 'ready' (it is already), 'waiting' (for another job), 'running' or 'not found'.
+-- Returns 'retried', 'ready' (it is already), 'waiting' (for another job), 'exists' (nothing happened:
+-- a job with its unique key waits), 'running' or 'not found'.
 -- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.retry(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -83,25 +84,29 @@ DECLARE
     live outbox.job;
 BEGIN
     PERFORM outbox.lock_job_key(id);
-    WITH risen AS (DELETE FROM outbox.dead d WHERE d.id = retry.id RETURNING d.*),
-    line AS MATERIALIZED (
-        SELECT r.id AS of_id,
-               CASE WHEN r.blocks THEN r.place
-                    WHEN r.key IS NOT NULL THEN nextval('outbox.job_id_seq') END AS place,
-               r.key IS NOT NULL AND NOT r.blocks AND outbox.key_is_taken(r.task, r.key) AS waits
-        FROM risen r)
-    INSERT INTO outbox.job (id, ready_xid, created_at, run_at, expires_at, max_attempts, priority,
-                            logged, task, encoding, key, unique_key, headers, payload, repeat_every,
-                            notify_done, place, waiting, linked)
-    OVERRIDING SYSTEM VALUE
-    SELECT r.id, CASE WHEN NOT l.waits THEN pg_current_xact_id() END, r.created_at, r.run_at,
-           CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts,
-           r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload,
-           r.repeat_every, r.notify_done, l.place, l.waits, r.key IS NOT NULL
-    FROM risen r CROSS JOIN line l;
-    IF FOUND THEN
-        RETURN 'retried';
-    END IF;
+    BEGIN
+        WITH risen AS (DELETE FROM outbox.dead d WHERE d.id = retry.id RETURNING d.*),
+        line AS MATERIALIZED (
+            SELECT r.id AS of_id,
+                   CASE WHEN r.blocks THEN r.place
+                        WHEN r.key IS NOT NULL THEN nextval('outbox.job_id_seq') END AS place,
+                   r.key IS NOT NULL AND NOT r.blocks AND outbox.key_is_taken(r.task, r.key) AS waits
+            FROM risen r)
+        INSERT INTO outbox.job (id, ready_xid, created_at, run_at, expires_at, max_attempts, priority,
+                                logged, task, encoding, key, unique_key, headers, payload, repeat_every,
+                                notify_done, place, waiting, linked)
+        OVERRIDING SYSTEM VALUE
+        SELECT r.id, CASE WHEN NOT l.waits THEN pg_current_xact_id() END, r.created_at, r.run_at,
+               CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts,
+               r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload,
+               r.repeat_every, r.notify_done, l.place, l.waits, r.key IS NOT NULL
+        FROM risen r CROSS JOIN line l;
+        IF FOUND THEN
+            RETURN 'retried';
+        END IF;
+    EXCEPTION WHEN unique_violation THEN
+        RETURN 'exists'; -- and stays dead
+    END;
     SELECT j.* INTO live FROM outbox.job j WHERE j.id = retry.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN 'not found';

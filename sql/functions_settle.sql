@@ -53,23 +53,33 @@ SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan 
 DECLARE
     locked bigint[];
     keyed bigint[];
+    given bigint[];
     stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT r.id, r.is_head AND coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead')
-                   AS hands_over
+        SELECT r.id, r.is_head AND (r.is_unique OR w.ends) AS hands_over,
+               r.is_unique AND NOT w.ends AS is_given_back
         FROM (SELECT u.id, u.claim, u.fate
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id, j.place IS NOT NULL AS is_head FROM outbox.job j
+            SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends) AS w
+        CROSS JOIN LATERAL (
+            SELECT j.id, j.place IS NOT NULL AS is_head,
+                   j.claimed_unique_key IS NOT NULL AS is_unique
+            FROM outbox.job j
             WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
             FOR UPDATE SKIP LOCKED) AS r)
-    SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over)
-    INTO locked, keyed FROM taken t;
+    SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over),
+           array_agg(t.id) FILTER (WHERE t.is_given_back)
+    INTO locked, keyed, given FROM taken t;
     IF keyed IS NOT NULL THEN
         stuck := outbox.busy_keys(keyed);
+    END IF;
+    IF given IS NOT NULL THEN
+        stuck := stuck || ARRAY(SELECT i FROM unnest(given) AS i
+                                WHERE i <> ALL (stuck) AND outbox.try_give_back(i) = 0);
     END IF;
     RETURN stuck || ARRAY(
         SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
@@ -95,7 +105,7 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[], jsonb) IS
 --     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
 --                   head, tail: base64. For the attempt's row; each may be null or absent
 -- done: the job and its attempt rows are deleted. retry: an attempt row; ready again after the
--- delay. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
+-- delay, unless another job with its unique key was put meanwhile: that one is it now. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
 --   brief        true: what was recorded is not answered; but (0, 'more') if other jobs became
@@ -184,6 +194,7 @@ DECLARE
     logged_ids bigint[];
     done_ids bigint[];
     passing_ids bigint[];
+    unique_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
 BEGIN
@@ -194,21 +205,22 @@ BEGIN
     FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
          AS t(id, claim, fate)
     CROSS JOIN LATERAL (
-        SELECT j.task, j.key FROM outbox.job j
+        SELECT j.task, j.key, j.claimed_unique_key FROM outbox.job j
         WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
           AND j.key IS NOT NULL OFFSET 0) AS r
-    WHERE coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead');
+    WHERE coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead')
+       OR r.claimed_unique_key IS NOT NULL;
     IF buckets IS NOT NULL THEN
         PERFORM outbox.lock_keys(buckets);
     END IF;
     WITH locked AS MATERIALIZED (
-        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate, r.linked
+        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate, r.linked, r.is_unique
         FROM (SELECT u.*
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id, j.linked FROM outbox.job j
+            SELECT j.id, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique FROM outbox.job j
             WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
             FOR UPDATE) AS r)
     SELECT array_agg(l.id), array_agg(l.claim),
@@ -217,10 +229,16 @@ BEGIN
                AND (coalesce(l.fate ->> 'outcome', 'done') = 'done'
                     OR l.fate ->> 'outcome' = 'dead' AND (l.fate ->> 'block')::boolean IS NOT TRUE)),
            array_agg(l.id) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
-           array_agg(l.fate) FILTER (WHERE l.fate ->> 'outcome' <> 'done')
-    INTO held_ids, held_claims, done_ids, passing_ids, fate_ids, fates FROM locked l;
+           array_agg(l.fate) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
+           array_agg(l.id) FILTER (WHERE l.is_unique
+               AND l.fate ->> 'outcome' IN ('retry', 'release'))
+    INTO held_ids, held_claims, done_ids, passing_ids, fate_ids, fates, unique_ids FROM locked l;
+    IF unique_ids IS NOT NULL THEN
+        SELECT m.fate_ids, m.fates, m.more INTO fate_ids, fates, more
+        FROM outbox.give_back_all(unique_ids, fate_ids, fates) m;
+    END IF;
     IF passing_ids IS NOT NULL THEN
-        more := outbox.hand_over(passing_ids);
+        more := outbox.hand_over(passing_ids) OR more IS TRUE;
     END IF;
     IF done_ids IS NOT NULL THEN
         WITH gone AS (
@@ -348,7 +366,8 @@ BEGIN
                              reason, headers, payload, repeat_every, notify_done, blocks, place)
     SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(),
            g.attempts - g.uncounted::integer, g.lost, g.max_attempts, g.priority,
-           g.logged OR NOT g.uncounted, g.task, g.encoding, g.key, g.unique_key, g.reason,
+           g.logged OR NOT g.uncounted, g.task, g.encoding, g.key,
+           coalesce(g.unique_key, g.claimed_unique_key), g.reason,
            g.headers, g.payload, g.repeat_every, g.notify_done, g.blocks,
            CASE WHEN g.blocks THEN g.place END
     FROM gone g;

@@ -27,7 +27,7 @@ static const struct cmd_option options[] = {
     {"expires-at", '\0', "TIME", "dead instead of run from this time on"},
     {"max-attempts", '\0', "N", "dead after so many failed attempts (default: the task's)"},
     {"key", 'k', "KEY", "jobs of one task and key run one at a time, in order"},
-    {"unique-key", 'u', "KEY", "not yet: no second job while one with this key is not finished"},
+    {"unique-key", 'u', "KEY", "no second job of the task while one with this key waits"},
     {"header", 'H', "NAME=VALUE", "a header, handed to the handler; repeatable"},
     {"repeat-every", '\0', "DURATION", "not yet: again and again"},
     {"after", '\0', "ID", "not yet: only after this job is done; repeatable"},

@@ -29,6 +29,8 @@ static const char *explain(const char *answer)
         return "ready already";
     if (strcmp(answer, "waiting") == 0)
         return "waiting for another job";
+    if (strcmp(answer, "exists") == 0)
+        return "not retried: a job with its unique key waits";
     return strcmp(answer, "running") == 0 ? "running already" : answer;
 }
 

@@ -516,10 +516,6 @@ START_TEST(delay_counts_from_now_in_both_forms)
 }
 END_TEST
 
-static void set_unique_key(struct outbox_job *job)
-{
-    job->unique_key = "k";
-}
 static void set_repeat(struct outbox_job *job)
 {
     job->repeat_every_ms = 60000;
@@ -543,8 +539,10 @@ static const struct {
     void (*set)(struct outbox_job *);
     const char *name;
 } reserved[] = {
-    {set_unique_key, "unique_key"},          {set_repeat, "repeat_every"},     {set_after, "after"},
-    {set_on_failed, "on_failed_dependency"}, {set_notify_done, "notify_done"},
+    {set_repeat, "repeat_every"},
+    {set_after, "after"},
+    {set_on_failed, "on_failed_dependency"},
+    {set_notify_done, "notify_done"},
 };
 
 START_TEST(reserved_option_is_sent_and_refused_by_name)

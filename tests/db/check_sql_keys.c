@@ -605,6 +605,10 @@ START_TEST(many_at_once_keep_the_order_and_lose_nobody)
                " IF (SELECT count(*) FROM outbox.job j WHERE j.key = new.key AND"
                " (j.owner IS NOT NULL OR j.ready_xid IS NOT NULL)) <> 1 THEN"
                " RAISE 'two of key % at once', new.key; END IF; RETURN new; END $$;"
+               "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+               " PERFORM pg_sleep(0.002); RETURN NULL; END $$;"
+               "CREATE TRIGGER pause AFTER INSERT ON outbox.job FOR EACH ROW WHEN (new.waiting)"
+               " EXECUTE FUNCTION pause();" /* between reading the line and committing */
                "CREATE TRIGGER alone BEFORE INSERT ON began FOR EACH ROW EXECUTE FUNCTION alone()");
     if (IS_OFF)
         pg_exec_ok(conn,
