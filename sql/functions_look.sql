@@ -120,7 +120,8 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --                          read in part
 --   blocked                [lane, xid, id]: rows read that found no slot; the first of each lane
 --   lanes                  [lane, xid, id]: where a walked lane continues, if it was not exhausted
---   walked                 [[xid, id]]: the last row of the walk, if it did not come to the end
+--   walked                 [[n, xid, id]], if the walk did not come to the end: how many rows it
+--                          wanted, and the last one that it read
 --   missed                 ids that were tried, if not all were obtained: revisit those that did
 --                          not come
 --   held                   ids of `revisit` that somebody still holds locked: revisit them
@@ -379,7 +380,9 @@ BEGIN
     -- Then those that are walked together.
     IF walk_rows > 0 THEN
         SELECT CASE WHEN count(*) >= walk_rows
-                    THEN jsonb_build_array(jsonb_build_array(max(r.ready_xid::text::bigint),
+                    THEN jsonb_build_array(jsonb_build_array(
+                             count(*) FILTER (WHERE r.nth <= r.slots),
+                             max(r.ready_xid::text::bigint),
                              (array_agg(r.id ORDER BY r.ready_xid DESC, r.id DESC))[1])) END,
                array_agg(r.ctid) FILTER (WHERE r.nth <= r.slots),
                array_agg(r.id) FILTER (WHERE r.nth <= r.slots),

@@ -40,7 +40,7 @@ struct lanes {
     struct config *config; /* referenced */
     struct lane **items;   /* sorted by task */
     size_t count;
-    uint64_t walk_xid; /* all lanes that were walked together were so up to here */
+    uint64_t walk_xid; /* where the last walk of many lanes began */
     int64_t walk_id;
     unsigned walk_pause; /* looks until the next such walk: the last one found little */
     unsigned process_running;

@@ -83,9 +83,9 @@ static bool is_walked_together(const struct lanes_asked *a, int code)
            a->walk_slots[task_of(code)] > 0;
 }
 
-/* The lanes of the best priority, where they are many, but for those that have fallen behind: to
- * reach their rows the walk would step over what it has passed before. Each of them is walked
- * alone until it has caught up. */
+/* The lanes of the best priority, where they are many, but for those that have fallen behind where
+ * the last such walk began: to reach their rows this one would step over what others have passed
+ * long ago. Each of them is walked alone until it has caught up. */
 static void walk_together(struct lanes *l, struct lanes_asked *a, const struct place *places,
                           size_t n)
 {
@@ -100,7 +100,9 @@ static void walk_together(struct lanes *l, struct lanes_asked *a, const struct p
         l->walk_pause--;
         return;
     }
-    const struct place *start = &places[same / 4];
+    const struct place *start = &places[0];
+    if (is_before(start->xid, start->id, l->walk_xid, l->walk_id))
+        start = &places[same / 4];
     bool is_further = is_before(start->xid, start->id, l->walk_xid, l->walk_id);
     uint64_t xid = is_further ? l->walk_xid : start->xid;
     int64_t id = is_further ? l->walk_id : start->id;
@@ -243,9 +245,13 @@ static void learn_walk(const struct lanes_asked *a, const struct seen *seen)
             *b = (struct backlog){.is_open = true, .xid = end->xid, .id = end->id + 1};
     }
     if (a->walk_rows > 0) {
-        l->walk_xid = end != NULL ? end->xid : a->walk_xid;
-        l->walk_id = end != NULL ? end->id + 1 : a->walk_id;
+        l->walk_xid = a->walk_xid;
+        l->walk_id = a->walk_id;
     }
+    if (end == NULL)
+        return;
+    if (end->lane * 2 < a->walk_rows)
+        l->walk_pause = TOGETHER_PAUSE; /* what lies there is mostly of other lanes */
 }
 
 static bool learn_left(const struct lanes_asked *a, const struct seen_row *row)
@@ -278,8 +284,6 @@ static bool count_claimed(const struct lanes_asked *a, const struct batch *claim
 bool lanes_learn(const struct lanes_asked *a, const struct seen *seen, const struct batch *claimed)
 {
     bool is_sane = claimed == NULL || count_claimed(a, claimed);
-    if (seen->walked.count > 0 && claimed != NULL && claimed->count * 2 < (size_t)a->walk_rows)
-        a->of->walk_pause = TOGETHER_PAUSE; /* what lies there is mostly of other lanes */
     learn_walk(a, seen);
     for (size_t i = 0; i < seen->lanes.count; i++)
         is_sane = learn_left(a, &seen->lanes.items[i]) && is_sane;

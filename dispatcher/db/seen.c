@@ -67,7 +67,7 @@ static bool parse(const json_t *o, struct seen *s)
            parse_xids(o, "missed", &s->missed) && parse_xids(o, "held", &s->held) &&
            parse_rows(o, "partial", false, &s->partial) &&
            parse_rows(o, "blocked", true, &s->blocked) && parse_rows(o, "lanes", true, &s->lanes) &&
-           parse_rows(o, "walked", false, &s->walked);
+           parse_rows(o, "walked", true, &s->walked);
 }
 
 struct seen *seen_parse(const char *json, size_t len)

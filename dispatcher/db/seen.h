@@ -44,7 +44,7 @@ struct seen { /* as documented at outbox.look() */
     struct seen_rows partial;
     struct seen_rows blocked;
     struct seen_rows lanes;
-    struct seen_rows walked; /* one, or none */
+    struct seen_rows walked; /* one, or none; `lane` is how many rows were wanted */
 };
 
 /* NULL: not such a text, or no memory. Freed with seen_free. */

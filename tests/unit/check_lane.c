@@ -651,12 +651,11 @@ static const char *together(void)
     return text;
 }
 
-/* Those in front may lie far back: they are walked alone until they have caught up. */
 START_TEST(many_lanes_are_walked_together)
 {
     begin_many("discard: true");
     ask(true);
-    ck_assert_str_eq(together(), "from 110:1, 75 rows of priority 2; 30 together, 10 alone");
+    ck_assert_str_eq(together(), "from 100:1, 98 rows of priority 2; 40 together, 0 alone");
     ck_assert_int_eq(call->walk_slots[12], 2);
     end_look();
 }
@@ -667,7 +666,7 @@ START_TEST(lanes_that_share_slots_are_weighed_together)
     begin_many("shell: x");
     ask(true);
     ck_assert_str_eq(together(),
-                     "from 110:1, 12 rows of priority 2; 30 together, 10 alone, not apart");
+                     "from 100:1, 12 rows of priority 2; 40 together, 0 alone, not apart");
     end_look();
 }
 END_TEST
@@ -682,17 +681,16 @@ START_TEST(walk_that_came_to_the_end_closes_its_lanes)
 }
 END_TEST
 
-/* Of t20 one row was left; t35 lies behind the end; those that were walked alone are exhausted. */
+/* Of t20 one row was left; t35 lies behind the end. */
 START_TEST(lanes_go_on_behind_the_walk)
 {
     char json[200];
     begin_many("discard: true");
     ask(true);
     (void)snprintf(json, sizeof json,
-                   "{\"position\": 1, \"walked\": [[130, 7]], \"lanes\": [[%d, 125, 3]]}",
+                   "{\"position\": 1, \"walked\": [[60, 130, 7]], \"lanes\": [[%d, 125, 3]]}",
                    code_of("t20", 2));
     ck_assert(answer_claimed(json, "t30", 2));
-    ck_assert(!lane("t00")->backlogs[1].is_open);
     ck_assert_uint_eq(lane("t10")->backlogs[1].xid, 130);
     ck_assert_int_eq(lane("t10")->backlogs[1].id, 8);
     ck_assert_uint_eq(lane("t20")->backlogs[1].xid, 125);
@@ -701,29 +699,47 @@ START_TEST(lanes_go_on_behind_the_walk)
 }
 END_TEST
 
-/* It never goes back: t20 is walked alone until it has caught up. */
-START_TEST(walk_goes_on_where_it_ended)
+START_TEST(walk_goes_on_at_the_first_row_that_was_left)
 {
     char json[200];
     begin_many("discard: true");
     ask(true);
     (void)snprintf(json, sizeof json,
-                   "{\"position\": 1, \"walked\": [[130, 7]], \"lanes\": [[%d, 125, 3]]}",
+                   "{\"position\": 1, \"walked\": [[60, 130, 7]], \"lanes\": [[%d, 125, 3]]}",
                    code_of("t20", 2));
     ck_assert(answer_claimed(json, "t30", 2));
-    lanes.walk_pause = 0; /* it found little */
     ask(true);
-    ck_assert_str_eq(together(), "from 130:8, 73 rows of priority 2; 29 together, 1 alone");
+    ck_assert_str_eq(together(), "from 125:3, 98 rows of priority 2; 40 together, 0 alone");
     end_look();
 }
 END_TEST
 
-/* It read 75 rows and claimed 2. */
+/* A walk never begins before the one before it did: what lies there is dead, for the most part.
+ * Those of whom something does are walked alone until they have caught up. */
+START_TEST(lanes_that_have_fallen_behind_are_walked_alone)
+{
+    begin_many("discard: true");
+    lanes.walk_xid = 105;
+    ask(true);
+    ck_assert_str_eq(together(), "from 110:1, 75 rows of priority 2; 30 together, 10 alone");
+    lanes.walk_xid = 115;
+    ask(true);
+    ck_assert_str_eq(together(), "from 115:0, 64 rows of priority 2; 25 together, 15 alone");
+    ck_assert(answer("{\"position\": 1, \"walked\": [[50, 200, 7]]}"));
+    ck_assert(!lane("t14")->backlogs[1].is_open); /* alone, and exhausted */
+    ck_assert(lane("t15")->backlogs[1].is_open);
+    ask(true);
+    ck_assert_str_eq(together(), "from 200:8, 64 rows of priority 2; 25 together, 0 alone");
+    end_look();
+}
+END_TEST
+
+/* Of the rows that it read less than half were wanted. */
 START_TEST(walk_that_finds_little_pauses)
 {
     begin_many("discard: true");
     ask(true);
-    ck_assert(answer_claimed("{\"position\": 1, \"walked\": [[105, 7]]}", "t30", 2));
+    ck_assert(answer_claimed("{\"position\": 1, \"walked\": [[37, 105, 7]]}", "t30", 2));
     for (int i = 0; i < 16; i++) {
         ask(true);
         ck_assert_int_eq(call->walk_rows, 0);
@@ -924,7 +940,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, lanes_that_share_slots_are_weighed_together);
     tcase_add_test(tc, walk_that_came_to_the_end_closes_its_lanes);
     tcase_add_test(tc, lanes_go_on_behind_the_walk);
-    tcase_add_test(tc, walk_goes_on_where_it_ended);
+    tcase_add_test(tc, walk_goes_on_at_the_first_row_that_was_left);
+    tcase_add_test(tc, lanes_that_have_fallen_behind_are_walked_alone);
     tcase_add_test(tc, walk_that_finds_little_pauses);
     tcase_add_test(tc, lanes_of_processes_share_slots);
     tcase_add_test(tc, paused_task_is_not_asked_for);

@@ -28,7 +28,7 @@ START_TEST(every_member_is_read)
         " \"xmax\": 4294968100, \"full\": true, \"running\": [4294968000, 4294968099],"
         " \"pending\": [700, 701], \"ended\": [600], \"partial\": [[500, 7], [501, 8]],"
         " \"blocked\": [[9, 4294967998, 12]], \"lanes\": [[4, 1, 2], [6, 3, 4]],"
-        " \"walked\": [[4294967997, 11]],"
+        " \"walked\": [[9, 4294967997, 11]],"
         " \"missed\": [21, 22, 23], \"now\": 1577934245678901, \"next_due\": 1577934245678902,"
         " \"xid\": 4294968001, \"done\": true}");
     ck_assert_uint_eq(s->position_xid, UINT64_C(4294967999));
@@ -56,7 +56,7 @@ START_TEST(every_member_is_read)
     ck_row(&s->lanes.items[0], 4, 1, 2);
     ck_row(&s->lanes.items[1], 6, 3, 4);
     ck_assert_uint_eq(s->walked.count, 1);
-    ck_row(&s->walked.items[0], 0, UINT64_C(4294967997), 11);
+    ck_row(&s->walked.items[0], 9, UINT64_C(4294967997), 11);
     seen_free(s);
 }
 END_TEST
