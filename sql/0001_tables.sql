@@ -225,17 +225,31 @@ COMMENT ON COLUMN outbox.done.headers IS 'JSON object handed through to the hand
 COMMENT ON COLUMN outbox.done.payload IS 'the payload, as stored';
 CREATE INDEX done_task ON outbox.done (task, finished_at);
 
+-- Who waits for whom. No foreign keys: jobs leave, and whoever removes one says what that means for
+-- those that wait for it. A row's parent is locked by whoever inserts it.
+CREATE TABLE outbox.dependency (
+    after_id bigint NOT NULL,
+    job_id   bigint NOT NULL,
+    PRIMARY KEY (after_id, job_id)
+);
+COMMENT ON TABLE outbox.dependency IS 'which jobs wait for which others to succeed';
+COMMENT ON COLUMN outbox.dependency.after_id IS 'id of the job that has to succeed, which is live';
+COMMENT ON COLUMN outbox.dependency.job_id IS 'id of the job that waits';
+CREATE INDEX dependency_job ON outbox.dependency (job_id);
+
 -- How far the slow check of the keys came (outbox.mend): one row, for all dispatchers.
 CREATE TABLE outbox.mended (
     row_of_one boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (row_of_one),
     task       text    NOT NULL DEFAULT '',
-    key        text    NOT NULL DEFAULT ''
+    key        text    NOT NULL DEFAULT '',
+    after_id   bigint  NOT NULL DEFAULT 0
 );
 INSERT INTO outbox.mended DEFAULT VALUES;
 COMMENT ON TABLE outbox.mended IS 'how far the slow check of the keys came: one row';
 COMMENT ON COLUMN outbox.mended.row_of_one IS 'true';
 COMMENT ON COLUMN outbox.mended.task IS 'the task it looked at last; empty: it begins anew';
 COMMENT ON COLUMN outbox.mended.key IS 'and the key';
+COMMENT ON COLUMN outbox.mended.after_id IS 'the last job that others depend on; 0: it begins anew';
 
 -- Attempts that did not succeed. No foreign key: the job moves between tables.
 CREATE TABLE outbox.attempt (

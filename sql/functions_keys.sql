@@ -29,10 +29,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         PERFORM outbox.refuse('0A000',
-            format('jobs with a key cannot be changed at isolation level %s',
-                   current_setting('transaction_isolation')),
-            'Order is kept by reading what others committed a moment ago: use READ COMMITTED for '
-            'this transaction, or leave the key out.');
+            format('a job with a key or with dependencies cannot be put or changed at isolation '
+                   'level %s', current_setting('transaction_isolation')),
+            'Who comes after whom is told by what others committed a moment ago: use READ '
+            'COMMITTED for this transaction, or leave key and after out.');
     END IF;
 END
 $$;
@@ -230,9 +230,10 @@ COMMENT ON FUNCTION outbox.busy_keys(bigint[]) IS
     'internal: which jobs can''t be ended without waiting for somebody';
 
 -- outbox.mend(batch): the slow check of the lines: one whose head has gone in a way that nobody
--- handed over (a row deleted by hand) goes on. Looks at so many lines, from where the last call
--- came to; only one call at a time looks. Claims nothing, waits for nobody.
--- Returns how many lines went on.
+-- handed over (a row deleted by hand) goes on; and of the dependencies: of those on such a row, the
+-- dependents are dead. Looks at so many of each, from where the last call came to; only one call at
+-- a time looks. Claims nothing, waits for nobody.
+-- Returns how many lines went on, and rows deleted by hand were dealt with.
 CREATE OR REPLACE FUNCTION outbox.mend(batch integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
@@ -240,13 +241,14 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     start record;
     line record;
+    parent bigint;
     mended integer := 0;
 BEGIN
-    SELECT m.task, m.key INTO start FROM outbox.mended m FOR NO KEY UPDATE SKIP LOCKED;
+    SELECT m.task, m.key, m.after_id INTO start FROM outbox.mended m FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    line := start;
+    SELECT start.task, start.key INTO line;
     FOR i IN 1..batch LOOP
         SELECT j.task, j.key INTO line FROM outbox.job j
         WHERE (j.task, j.key) > (line.task, line.key) AND j.place IS NOT NULL AND j.waiting
@@ -260,8 +262,22 @@ BEGIN
             mended := mended + outbox.open_line(line.task, line.key)::integer;
         END IF;
     END LOOP;
-    IF line IS DISTINCT FROM start AND (line.task IS NOT NULL OR start.task <> '') THEN
+    IF line.task IS NOT NULL OR start.task <> '' THEN
         UPDATE outbox.mended SET task = coalesce(line.task, ''), key = coalesce(line.key, '');
+    END IF;
+    parent := start.after_id;
+    FOR i IN 1..batch LOOP
+        SELECT d.after_id INTO parent FROM outbox.dependency d
+        WHERE d.after_id > parent ORDER BY d.after_id, d.job_id LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        PERFORM FROM outbox.job j WHERE j.id = parent;
+        IF NOT FOUND AND outbox.lock_children(ARRAY[parent], true) = 0 THEN
+            PERFORM outbox.resolve(ARRAY[parent], 'is gone');
+            mended := mended + 1;
+        END IF;
+    END LOOP;
+    IF parent IS NOT NULL OR start.after_id > 0 THEN
+        UPDATE outbox.mended SET after_id = coalesce(parent, 0);
     END IF;
     RETURN mended;
 END

@@ -18,25 +18,41 @@ SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     is_later constant boolean := coalesce(due > created, false);
-    is_lined constant boolean := key IS NOT NULL AND NOT is_later;
-    waits boolean := is_lined;
+    is_lined boolean := key IS NOT NULL AND NOT is_later;
+    waits boolean;
+    parents bigint[] := '{}';
+    failed bigint;
+    is_linked constant boolean := key IS NOT NULL OR repeat_every IS NOT NULL OR notify_done IS TRUE;
 BEGIN
     IF key IS NOT NULL AND new_id IS NULL THEN
         PERFORM outbox.lock_keys(ARRAY[outbox.key_bucket(task, key)]);
     END IF;
     existing := false;
     id := coalesce(new_id, nextval('outbox.job_id_seq')); -- under the lock: in the order of commits
+    IF cardinality(after) > 0 THEN
+        SELECT d.parents, d.failed INTO parents, failed FROM outbox.depend(after) d;
+        IF failed IS NOT NULL AND on_failed_dependency IS DISTINCT FROM 'run' THEN
+            PERFORM outbox.put_dead(id, task, priority, encoding, payload, key, unique_key, due,
+                expires_at, max_attempts, headers, repeat_every, notify_done, created, failed);
+            RETURN;
+        END IF;
+        is_lined := is_lined AND cardinality(parents) = 0;
+    END IF;
+    waits := is_lined OR cardinality(parents) > 0;
     IF is_lined AND new_id IS NULL THEN
         waits := outbox.key_is_taken(task, key);
     END IF;
     LOOP
         INSERT INTO outbox.job AS j
             (id, task, priority, encoding, payload, key, unique_key, headers, run_at, expires_at,
-             max_attempts, created_at, place, waiting, linked, ready_xid)
+             max_attempts, created_at, place, waiting, linked, repeat_every, notify_done, unmet,
+             runs_anyway, ready_xid)
         OVERRIDING SYSTEM VALUE
         VALUES (put.id, put.task, coalesce(put.priority, 2), put.encoding, put.payload, put.key,
                 put.unique_key, put.headers, due, put.expires_at, put.max_attempts, created,
-                CASE WHEN is_lined THEN put.id END, waits, put.key IS NOT NULL,
+                CASE WHEN is_lined THEN put.id END, waits, is_linked, put.repeat_every,
+                nullif(put.notify_done, false), nullif(cardinality(parents), 0),
+                CASE WHEN put.on_failed_dependency = 'run' THEN true END,
                 CASE WHEN NOT is_later AND NOT waits THEN pg_current_xact_id() END)
         ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL DO NOTHING;
         EXIT WHEN FOUND;
@@ -46,11 +62,34 @@ BEGIN
         EXIT WHEN existing;
         id := coalesce(new_id, nextval('outbox.job_id_seq'));
     END LOOP;
+    IF cardinality(parents) > 0 AND NOT existing THEN
+        INSERT INTO outbox.dependency AS d (after_id, job_id) SELECT p, put.id FROM unnest(parents) AS p;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.put(text, integer, text, bytea, text, text, timestamptz, timestamptz,
     integer, jsonb, interval, bigint[], text, boolean, timestamptz, bigint) IS
     'internal: enqueues a job that has to do with others';
+
+-- outbox.put_dead(...): puts a job aside at once, as a job that it depends on is dead.
+CREATE OR REPLACE FUNCTION outbox.put_dead(
+    id bigint, task text, priority integer, encoding text, payload bytea, key text, unique_key text,
+    due timestamptz, expires_at timestamptz, max_attempts integer, headers jsonb,
+    repeat_every interval, notify_done boolean, created timestamptz, failed bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, repeat_every, attempts,
+                             lost, max_attempts, priority, logged, notify_done, task, encoding, key,
+                             unique_key, reason, headers, payload)
+    VALUES (id, created, due, expires_at, clock_timestamp(), repeat_every, 0, 0, max_attempts,
+            coalesce(priority, 2), false, notify_done, task, encoding, key, unique_key,
+            format('dependency %s is dead', failed), headers, payload);
+    PERFORM outbox.tell_dead(ARRAY[id]);
+END
+$$;
+COMMENT ON FUNCTION outbox.put_dead(bigint, text, integer, text, bytea, text, text, timestamptz,
+    timestamptz, integer, jsonb, interval, boolean, timestamptz, bigint) IS
+    'internal: puts a job aside whose dependency is dead';
 
 -- outbox.give_back(id): gives a running job its unique key back, as it is to wait again. Waits for
 -- who puts, or changes, another job with that key. Returns NULL; or the id of a job that was put
@@ -102,6 +141,8 @@ DECLARE
     more boolean;
 BEGIN
     more := outbox.hand_over(ARRAY[id]);
+    more := outbox.inherit(id, twin) OR more;
+    PERFORM outbox.tell_done(ARRAY[id], 'merged');
     DELETE FROM outbox.job j WHERE j.id = merge.id;
     DELETE FROM outbox.attempt a WHERE a.job_id = merge.id;
     RETURN more;

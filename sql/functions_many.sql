@@ -68,7 +68,7 @@ BEGIN
         outbox.json_time(prefix, 'run_at', job), outbox.json_interval(prefix, 'delay', job),
         outbox.json_time(prefix, 'expires_at', job), (job ->> 'max_attempts')::numeric::integer,
         nullif(job -> 'headers', 'null'), outbox.json_interval(prefix, 'repeat_every', job),
-        CASE WHEN jsonb_typeof(job -> 'after') = 'array' THEN '{}'::bigint[] END,
+        outbox.json_ids(prefix, job),
         job ->> 'on_failed_dependency', (job ->> 'notify_done')::boolean);
 END
 $$;
@@ -110,6 +110,23 @@ $$;
 COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS
     'internal: a member of a job as an interval';
 
+-- outbox.json_ids(prefix, job): the member "after" of job, an array of ids; NULL for none. Internal.
+-- Errors: 22023 not an array of whole numbers.
+CREATE OR REPLACE FUNCTION outbox.json_ids(prefix text, job jsonb) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF jsonb_typeof(job -> 'after') = 'array' THEN
+        RETURN ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(job -> 'after') AS e);
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+    PERFORM outbox.refuse('22023',
+        format('%s"after" is not an array of ids: %s', prefix, left((job -> 'after')::text, 64)),
+        'Pass ids that outbox.enqueue has returned, such as [17, 18].');
+END
+$$;
+COMMENT ON FUNCTION outbox.json_ids(text, jsonb) IS 'internal: the ids that a job is to wait for';
+
 -- outbox.put_many(jobs, payloads, created): enqueue_many when some have to do with other jobs: all
 -- are put one by one, in order, under the locks of all their keys. Internal.
 -- Unique ones go first, by their unique keys, so that two calls never wait for each other; they
@@ -147,7 +164,7 @@ BEGIN
                      created + outbox.json_interval('', 'delay', s.job)),
             (s.job ->> 'expires_at')::timestamptz, (s.job ->> 'max_attempts')::numeric::integer,
             nullif(s.job -> 'headers', 'null'), outbox.json_interval('', 'repeat_every', s.job),
-            NULL, s.job ->> 'on_failed_dependency', (s.job ->> 'notify_done')::boolean, created,
+            outbox.json_ids('', s.job), s.job ->> 'on_failed_dependency', (s.job ->> 'notify_done')::boolean, created,
             s.new_id) p)
     SELECT p.id, p.existing FROM put p ORDER BY p.n;
     IF has_unique THEN
@@ -212,7 +229,7 @@ BEGIN
                END) IS NOT TRUE
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
-        is_linked := is_linked OR job ?| '{key,unique_key}';
+        is_linked := is_linked OR job ?| '{key,unique_key,repeat_every,after,notify_done}';
     END LOOP;
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     created := clock_timestamp();

@@ -49,7 +49,10 @@ BEGIN
         IF FOUND THEN
             IF is_linked THEN
                 PERFORM outbox.hand_over(ARRAY[id]);
+                PERFORM outbox.resolve(ARRAY[id], 'was cancelled');
+                PERFORM outbox.tell_done(ARRAY[id], 'cancelled');
             END IF;
+            DELETE FROM outbox.dependency d WHERE d.job_id = cancel.id;
             DELETE FROM outbox.job j WHERE j.id = cancel.id;
         ELSE
             PERFORM FROM outbox.job j WHERE j.id = cancel.id;
@@ -99,7 +102,8 @@ BEGIN
         SELECT r.id, CASE WHEN NOT l.waits THEN pg_current_xact_id() END, r.created_at, r.run_at,
                CASE WHEN r.expires_at > clock_timestamp() THEN r.expires_at END, r.max_attempts,
                r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload,
-               r.repeat_every, r.notify_done, l.place, l.waits, r.key IS NOT NULL
+               r.repeat_every, r.notify_done, l.place, l.waits,
+               r.key IS NOT NULL OR r.repeat_every IS NOT NULL OR r.notify_done IS TRUE
         FROM risen r CROSS JOIN line l;
         IF FOUND THEN
             RETURN 'retried';

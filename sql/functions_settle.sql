@@ -54,11 +54,13 @@ DECLARE
     locked bigint[];
     keyed bigint[];
     given bigint[];
+    parents bigint[];
     stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
         SELECT r.id, r.is_head AND (r.is_unique OR w.ends) AS hands_over,
-               r.is_unique AND NOT w.ends AS is_given_back
+               r.linked AND w.ends AS resolves,
+               r.is_unique AND (NOT w.ends OR r.repeats) AS is_given_back
         FROM (SELECT u.id, u.claim, u.fate
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
@@ -66,20 +68,27 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends) AS w
         CROSS JOIN LATERAL (
-            SELECT j.id, j.place IS NOT NULL AS is_head,
+            SELECT j.id, j.place IS NOT NULL AS is_head, j.linked,
+                   j.repeat_every IS NOT NULL AS repeats,
                    j.claimed_unique_key IS NOT NULL AS is_unique
             FROM outbox.job j
             WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
             FOR UPDATE SKIP LOCKED) AS r)
     SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over),
-           array_agg(t.id) FILTER (WHERE t.is_given_back)
-    INTO locked, keyed, given FROM taken t;
+           array_agg(t.id) FILTER (WHERE t.is_given_back),
+           array_agg(t.id) FILTER (WHERE t.resolves)
+    INTO locked, keyed, given, parents FROM taken t;
     IF keyed IS NOT NULL THEN
         stuck := outbox.busy_keys(keyed);
     END IF;
     IF given IS NOT NULL THEN
         stuck := stuck || ARRAY(SELECT i FROM unnest(given) AS i
                                 WHERE i <> ALL (stuck) AND outbox.try_give_back(i) = 0);
+    END IF;
+    IF parents IS NOT NULL THEN
+        stuck := stuck || ARRAY(SELECT i FROM unnest(parents) AS i
+                                WHERE i <> ALL (stuck)
+                                  AND outbox.lock_children(ARRAY[i], true) > 0);
     END IF;
     RETURN stuck || ARRAY(
         SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
@@ -100,11 +109,13 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[], jsonb) IS
 --     outcome       done | retry | dead | release
 --     delay_ms      retry, release: not before so many milliseconds from now; default 0: at once
 --     reason        text; needed for retry and dead
+--     keep          done: true if it is to be kept, in outbox.done
 --     block         dead: true if the jobs of its key are to wait until it is retried or cancelled
 --     uncounted     dead: true if this attempt was not run (expired, too often lost)
 --     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
 --                   head, tail: base64. For the attempt's row; each may be null or absent
--- done: the job and its attempt rows are deleted. retry: an attempt row; ready again after the
+-- done: the job and its attempt rows are deleted; with keep it is moved to
+-- outbox.done; one that repeats is scheduled anew. retry: an attempt row; ready again after the
 -- delay, unless another job with its unique key was put meanwhile: that one is it now. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
@@ -192,8 +203,12 @@ SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan 
 DECLARE
     buckets integer[];
     logged_ids bigint[];
-    done_ids bigint[];
-    passing_ids bigint[];
+    done_ids bigint[]; -- to be deleted
+    kept_ids bigint[]; -- done, and kept
+    again_ids bigint[]; -- done, and repeated
+    won_ids bigint[]; -- done, and others are concerned
+    lost_ids bigint[]; -- dead, likewise
+    passing_ids bigint[]; -- of those, who do not block their key
     unique_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
@@ -214,31 +229,53 @@ BEGIN
         PERFORM outbox.lock_keys(buckets);
     END IF;
     WITH locked AS MATERIALIZED (
-        SELECT r.id, t.claim, nullif(t.fate, 'null') AS fate, r.linked, r.is_unique
+        SELECT r.*, t.claim, nullif(t.fate, 'null') AS fate,
+               coalesce(t.fate ->> 'outcome', 'done') AS outcome
         FROM (SELECT u.*
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique FROM outbox.job j
+            SELECT j.id, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique,
+                   j.repeat_every IS NOT NULL AS repeats
+            FROM outbox.job j
             WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
             FOR UPDATE) AS r)
     SELECT array_agg(l.id), array_agg(l.claim),
-           array_agg(l.id) FILTER (WHERE coalesce(l.fate ->> 'outcome', 'done') = 'done'),
-           array_agg(l.id) FILTER (WHERE l.linked
-               AND (coalesce(l.fate ->> 'outcome', 'done') = 'done'
-                    OR l.fate ->> 'outcome' = 'dead' AND (l.fate ->> 'block')::boolean IS NOT TRUE)),
-           array_agg(l.id) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
-           array_agg(l.fate) FILTER (WHERE l.fate ->> 'outcome' <> 'done'),
-           array_agg(l.id) FILTER (WHERE l.is_unique
-               AND l.fate ->> 'outcome' IN ('retry', 'release'))
-    INTO held_ids, held_claims, done_ids, passing_ids, fate_ids, fates, unique_ids FROM locked l;
+           array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
+                                     AND (l.fate ->> 'keep')::boolean IS NOT TRUE),
+           array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
+                                     AND (l.fate ->> 'keep')::boolean),
+           array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND l.repeats),
+           array_agg(l.id) FILTER (WHERE l.linked AND l.outcome = 'done'),
+           array_agg(l.id) FILTER (WHERE l.linked AND l.outcome = 'dead'),
+           array_agg(l.id) FILTER (WHERE l.linked AND l.outcome = 'dead'
+                                     AND (l.fate ->> 'block')::boolean IS NOT TRUE),
+           array_agg(l.id) FILTER (WHERE l.outcome <> 'done'),
+           array_agg(l.fate) FILTER (WHERE l.outcome <> 'done'),
+           array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release'))
+    INTO held_ids, held_claims, done_ids, kept_ids, again_ids, won_ids, lost_ids, passing_ids,
+         fate_ids, fates, unique_ids
+    FROM locked l;
+    more := false;
     IF unique_ids IS NOT NULL THEN
         SELECT m.fate_ids, m.fates, m.more INTO fate_ids, fates, more
         FROM outbox.give_back_all(unique_ids, fate_ids, fates) m;
     END IF;
-    IF passing_ids IS NOT NULL THEN
-        more := outbox.hand_over(passing_ids) OR more IS TRUE;
+    IF won_ids IS NOT NULL OR lost_ids IS NOT NULL THEN
+        PERFORM outbox.check_isolation();
+        more := outbox.hand_over(won_ids || passing_ids) OR more;
+    END IF;
+    IF won_ids IS NOT NULL THEN
+        more := outbox.resolve(won_ids, NULL) OR more;
+        PERFORM outbox.tell_done(won_ids, 'done');
+    END IF;
+    IF again_ids IS NOT NULL THEN
+        PERFORM outbox.repeat(again_ids);
+        more := true;
+    END IF;
+    IF kept_ids IS NOT NULL THEN
+        PERFORM outbox.keep(kept_ids);
     END IF;
     IF done_ids IS NOT NULL THEN
         WITH gone AS (
@@ -251,10 +288,61 @@ BEGIN
         PERFORM outbox.put_back(fate_ids, fates);
         PERFORM outbox.bury(fate_ids, fates);
     END IF;
+    IF lost_ids IS NOT NULL THEN
+        more := outbox.resolve(lost_ids, 'is dead') OR more;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.settle_mixed(bigint, bigint[], bigint[], jsonb) IS
     'internal: outbox.settle when not all succeeded, or their end means something to others';
+
+-- outbox.repeat(ids): jobs that succeeded, and repeat: they are as new, and scheduled. Internal; they
+-- are locked, and have handed over.
+CREATE OR REPLACE FUNCTION outbox.repeat(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    one record;
+    twin bigint;
+BEGIN
+    PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
+    FOR one IN SELECT j.id, j.claimed_unique_key FROM outbox.job j WHERE j.id = ANY (ids)
+               ORDER BY j.claimed_unique_key COLLATE "C", j.id LOOP
+        twin := CASE WHEN one.claimed_unique_key IS NOT NULL THEN outbox.give_back(one.id) END;
+        DELETE FROM outbox.attempt a WHERE a.job_id = one.id;
+        IF twin IS NOT NULL THEN
+            UPDATE outbox.job AS j SET repeat_every = coalesce(j.repeat_every, r.repeat_every),
+                                       linked = true
+            FROM outbox.job r WHERE j.id = twin AND r.id = one.id;
+            DELETE FROM outbox.job j WHERE j.id = one.id;
+        ELSE
+            UPDATE outbox.job AS j
+            SET owner = NULL, claim = NULL, attempts = 0, lost = 0, logged = false, place = NULL,
+                ready_xid = NULL, run_at = clock_timestamp() + j.repeat_every
+            WHERE j.id = one.id;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION outbox.repeat(bigint[]) IS 'internal: schedules repeating jobs anew';
+
+-- outbox.keep(ids): jobs that succeeded move to outbox.done, with their attempts. Internal; they are
+-- locked.
+CREATE OR REPLACE FUNCTION outbox.keep(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    WITH gone AS (DELETE FROM outbox.job AS j WHERE j.id = ANY (ids) RETURNING j.*)
+    INSERT INTO outbox.done (id, created_at, run_at, expires_at, finished_at, attempts, lost,
+                             max_attempts, priority, logged, task, encoding, key, unique_key,
+                             headers, payload)
+    SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(), g.attempts, g.lost,
+           g.max_attempts, g.priority, g.logged, g.task, g.encoding, g.key,
+           coalesce(g.unique_key, g.claimed_unique_key), g.headers, g.payload
+    FROM gone g;
+END
+$$;
+COMMENT ON FUNCTION outbox.keep(bigint[]) IS 'internal: moves jobs that succeeded to outbox.done';
 
 -- outbox.check_outcomes(outcomes, count): Internal.
 -- Errors: 22023, naming outcomes[i].
@@ -352,25 +440,32 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off
 SET enable_hashjoin = on SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    n integer;
 BEGIN
     WITH gone AS (
         DELETE FROM outbox.job AS j
         USING (SELECT u.id, u.fate ->> 'reason' AS reason,
                       (u.fate ->> 'uncounted')::boolean IS TRUE AS uncounted,
+                      u.fate ? 'never' AS never,
                       (u.fate ->> 'block')::boolean IS TRUE AS block
                FROM unnest(ids, fates) AS u(id, fate) WHERE u.fate ->> 'outcome' = 'dead') AS f
         WHERE j.id = ANY (ids) AND j.id = f.id
-        RETURNING j.*, f.reason, f.uncounted, f.block AND j.place IS NOT NULL AS blocks)
+        RETURNING j.*, f.reason, f.uncounted, f.never, f.block AND j.place IS NOT NULL AS blocks)
     INSERT INTO outbox.dead (id, created_at, run_at, expires_at, finished_at, attempts, lost,
                              max_attempts, priority, logged, task, encoding, key, unique_key,
                              reason, headers, payload, repeat_every, notify_done, blocks, place)
     SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(),
            g.attempts - g.uncounted::integer, g.lost, g.max_attempts, g.priority,
-           g.logged OR NOT g.uncounted, g.task, g.encoding, g.key,
+           g.logged OR NOT (g.uncounted OR g.never), g.task, g.encoding, g.key,
            coalesce(g.unique_key, g.claimed_unique_key), g.reason,
            g.headers, g.payload, g.repeat_every, g.notify_done, g.blocks,
            CASE WHEN g.blocks THEN g.place END
     FROM gone g;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    IF n > 0 THEN
+        PERFORM outbox.tell_dead(ids);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.bury(bigint[], jsonb[]) IS 'internal: moves jobs to outbox.dead';

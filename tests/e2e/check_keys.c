@@ -114,6 +114,29 @@ START_TEST(a_dead_job_holds_its_key_where_the_task_says_so)
 }
 END_TEST
 
+/* What others wait for, and what repeats, goes on without a poll and without a notification, too.
+ */
+START_TEST(dependents_and_repetitions_go_on_without_a_poll)
+{
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 1h\nlease: 1h\ntasks:\n"
+                                    "  part: {exec: [%s]}\n  whole: {exec: [%s]}\n"
+                                    "  again: {exec: [%s]}\n",
+                                    handler_script("part", "sleep 0.05"),
+                                    handler_script("whole", "true"), handler_script("again", ""));
+    FLEET(&a, "a", NULL, "--config", config);
+    testdb_exec(
+        "WITH p AS (SELECT array_agg(outbox.enqueue('part')) AS ids FROM generate_series(1, "
+        "3)) SELECT outbox.enqueue('whole', after => ids) FROM p");
+    fleet_finish_all(1, 4);
+    ck_assert_uint_eq(runs_count(), 4);
+    testdb_exec("SELECT outbox.enqueue('again', repeat_every => '30 ms', unique_key => 'u')");
+    ck_assert(wait_until(runs_of(5) >= 4, E2E_WAIT_MS));
+    testdb_exec("DO $$ BEGIN WHILE outbox.cancel(5) = 'running' LOOP END LOOP; END $$");
+    fleet_finish();
+    daemon_stop(&a);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("keys");
@@ -123,6 +146,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_add_test(tc, keys_keep_their_order_across_dispatchers_failures_and_kills);
     tcase_add_test(tc, a_line_goes_on_without_a_poll);
+    tcase_add_test(tc, dependents_and_repetitions_go_on_without_a_poll);
     tcase_add_loop_test(tc, a_dead_job_holds_its_key_where_the_task_says_so, 0, 2);
     suite_add_tcase(s, tc);
     return s;
