@@ -42,6 +42,7 @@ struct cmd_option {
 #define CMD_OPTIONS_HANDLERS                                                                       \
     {"shell", '\0', "NAME=CMD", "handle task NAME by the shell command CMD"},                      \
         {"exec", '\0', "NAME=PATH", "handle task NAME by the program PATH"},                       \
+        {"worker", '\0', "NAME=PATH", "handle task NAME by resident processes of PATH"},          \
         {"webhook", '\0', "NAME=URL", "handle task NAME by a POST to URL"},                        \
     {                                                                                              \
         "discard", '\0', "NAME", "let jobs of task NAME count as done at once"                     \

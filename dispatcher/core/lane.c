@@ -17,7 +17,7 @@ enum {
 
 static bool is_process(const struct task_config *t)
 {
-    return t->kind == HANDLER_SHELL || t->kind == HANDLER_EXEC || t->kind == HANDLER_WORKER;
+    return t->kind == HANDLER_SHELL || t->kind == HANDLER_EXEC; /* a worker counts its own */
 }
 
 static int compare_lanes(const void *a, const void *b)
