@@ -34,7 +34,7 @@ static void write_whole(int fd, const char *bytes, size_t len)
     while (len > 0) {
         ssize_t n = write(fd, bytes, len);
         if (n <= 0)
-            bench_die("write", "the pipe is closed");
+            exit(0); /* a child whose parent has measured enough */
         bytes += n;
         len -= (size_t)n;
     }

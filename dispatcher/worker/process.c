@@ -266,7 +266,7 @@ void process_handle_line(struct process *p, const char *line, size_t len)
 static bool is_surplus(const struct process *p)
 {
     const struct pool *pool = p->pool;
-    return p->in_flight == 0 &&
+    return p->in_flight == 0 && pool->waiting_count == 0 &&
            (pool->is_retired || pool->ready + pool->starting > pool->config.startup);
 }
 
