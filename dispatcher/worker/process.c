@@ -184,7 +184,7 @@ static struct flight *find_flight(const struct process *p, int64_t id)
     return NULL;
 }
 
-static void attach_error(struct outcome *o, const struct reply *reply)
+static void attach_error(struct outcome *o, const struct worker_reply *reply)
 {
     size_t head = reply->error_len < ERROR_HEAD_MAX ? reply->error_len : ERROR_HEAD_MAX;
     size_t rest = reply->error_len - head;
@@ -196,7 +196,7 @@ static void attach_error(struct outcome *o, const struct reply *reply)
     o->output_bytes = reply->error_len;
 }
 
-static void finish_job(struct process *p, struct flight *f, const struct reply *reply)
+static void finish_job(struct process *p, struct flight *f, const struct worker_reply *reply)
 {
     struct outcome o;
     outcome_init(&o);
@@ -239,9 +239,9 @@ static void make_ready(struct process *p, unsigned window)
 
 void process_handle_line(struct process *p, const char *line, size_t len)
 {
-    struct reply reply;
+    struct worker_reply reply;
     const char *why = "no memory to read it";
-    if (reply_parse(line, len, &reply, &why) != 0) {
+    if (worker_reply_parse(line, len, &reply, &why) != 0) {
         process_fail_protocol(p, why, line, len);
         return;
     }
@@ -258,7 +258,7 @@ void process_handle_line(struct process *p, const char *line, size_t len)
         touch(p, f, reply.delay_ms);
     else
         finish_job(p, f, &reply);
-    reply_clear(&reply);
+    worker_reply_clear(&reply);
 }
 
 /* ---- time ---- */

@@ -46,7 +46,7 @@ static const char *expect(const char *s, const char *end, const char *token, siz
 
 /* {"id":"123","status":"ok"}, by far the most frequent line, without building a document. False:
  * the long way decides, to the same result. */
-static bool parse_plain_ok(const char *line, size_t len, struct reply *ret)
+static bool parse_plain_ok(const char *line, size_t len, struct worker_reply *ret)
 {
     const char *end = line + len;
     const char *s = EXPECT(line, end, "{");
@@ -91,7 +91,7 @@ static const char *read_seconds(const json_t *object, const char *name, const ch
     return NULL;
 }
 
-static const char *read_ready(const json_t *object, struct reply *ret)
+static const char *read_ready(const json_t *object, struct worker_reply *ret)
 {
     const json_t *proto = json_object_get(object, "proto");
     const json_t *window = json_object_get(object, "window");
@@ -108,7 +108,7 @@ static const char *read_ready(const json_t *object, struct reply *ret)
     return NULL;
 }
 
-static const char *read_id(const json_t *object, struct reply *ret)
+static const char *read_id(const json_t *object, struct worker_reply *ret)
 {
     const json_t *id = json_object_get(object, "id");
     if (id == NULL)
@@ -118,7 +118,7 @@ static const char *read_id(const json_t *object, struct reply *ret)
     return NULL;
 }
 
-static const char *read_touch(const json_t *object, struct reply *ret)
+static const char *read_touch(const json_t *object, struct worker_reply *ret)
 {
     static const char wrong[] = "\"extend\" is not a number of seconds";
     ret->kind = REPLY_TOUCH;
@@ -128,7 +128,7 @@ static const char *read_touch(const json_t *object, struct reply *ret)
     return why != NULL ? why : read_seconds(object, "extend", wrong, &ret->delay_ms);
 }
 
-static const char *read_error(const json_t *object, struct reply *ret)
+static const char *read_error(const json_t *object, struct worker_reply *ret)
 {
     const json_t *error = json_object_get(object, "error");
     if (error == NULL || json_is_null(error))
@@ -140,7 +140,7 @@ static const char *read_error(const json_t *object, struct reply *ret)
     return NULL;
 }
 
-static const char *read_result(const json_t *object, struct reply *ret)
+static const char *read_result(const json_t *object, struct worker_reply *ret)
 {
     const char *status = json_string_value(json_object_get(object, "status"));
     const char *why = read_id(object, ret);
@@ -161,7 +161,7 @@ static const char *read_result(const json_t *object, struct reply *ret)
     return why != NULL ? why : read_error(object, ret);
 }
 
-static const char *read_object(const json_t *object, struct reply *ret)
+static const char *read_object(const json_t *object, struct worker_reply *ret)
 {
     const json_t *op = json_object_get(object, "op");
     const char *name = json_string_value(op);
@@ -176,12 +176,13 @@ static const char *read_object(const json_t *object, struct reply *ret)
     return "\"op\" is neither ready nor touch";
 }
 
-int reply_parse(const char *line, size_t len, struct reply *ret, const char **reterr_why)
+int worker_reply_parse(const char *line, size_t len, struct worker_reply *ret,
+                       const char **reterr_why)
 {
-    *ret = (struct reply){.kind = REPLY_OK};
+    *ret = (struct worker_reply){.kind = REPLY_OK};
     if (parse_plain_ok(line, len, ret))
         return 0;
-    *ret = (struct reply){.kind = REPLY_OK};
+    *ret = (struct worker_reply){.kind = REPLY_OK};
     json_error_t error;
     json_t *doc = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
     if (doc == NULL && json_error_code(&error) == json_error_out_of_memory)
@@ -190,13 +191,13 @@ int reply_parse(const char *line, size_t len, struct reply *ret, const char **re
     ret->doc = doc;
     if (why == NULL)
         return 0;
-    reply_clear(ret);
+    worker_reply_clear(ret);
     *reterr_why = why;
     return OB_ESYNTAX;
 }
 
-void reply_clear(struct reply *r)
+void worker_reply_clear(struct worker_reply *r)
 {
     json_decref(r->doc);
-    *r = (struct reply){.kind = REPLY_OK};
+    *r = (struct worker_reply){.kind = REPLY_OK};
 }

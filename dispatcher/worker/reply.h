@@ -23,7 +23,7 @@ enum reply_kind {
     REPLY_TOUCH  /* delay_ms */
 };
 
-struct reply {
+struct worker_reply {
     enum reply_kind kind;
     unsigned window;
     int64_t id;
@@ -33,10 +33,10 @@ struct reply {
     void *doc; /* what error points into */
 };
 
-/* line: len bytes, its '\n' not among them. Returns 0 and a reply that wants reply_clear(),
+/* line: len bytes, its '\n' not among them. Returns 0 and a reply that wants worker_reply_clear(),
  * OB_ENOMEM, or OB_ESYNTAX with *reterr_why saying what is wrong (static storage). */
-int reply_parse(const char *line, size_t len, struct reply *ret,
-                const char **reterr_why) OB_MUST_CHECK;
-void reply_clear(struct reply *r);
+int worker_reply_parse(const char *line, size_t len, struct worker_reply *ret,
+                       const char **reterr_why) OB_MUST_CHECK;
+void worker_reply_clear(struct worker_reply *r);
 
 #endif
