@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +228,18 @@ static char *read_payload(size_t len)
     return payload;
 }
 
+/* A JSON string's inside, with its quotes and backslashes as they are meant. */
+static size_t unescape(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from != '\0'; from++) {
+        from += *from == '\\' && from[1] != '\0' ? 1 : 0;
+        *to++ = *from;
+    }
+    *to = '\0';
+    return (size_t)(to - text);
+}
+
 static void serve(const char *line)
 {
     char id[ID_SIZE];
@@ -244,7 +255,7 @@ static void serve(const char *line)
     if (len >= 2 && text[0] == '"') {
         text[len - 1] = '\0';
         text++;
-        text_len -= 2;
+        text_len = unescape(text);
     }
     if (strcmp(text, "header") == 0) { /* shown with its quotes as apostrophes */
         char copy[2048];

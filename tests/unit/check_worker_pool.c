@@ -347,7 +347,7 @@ END_TEST
 
 Suite *test_suite(void)
 {
-    Suite *s = suite_create("worker");
+    Suite *s = suite_create("worker_pool");
     TCase *tc = tcase_create("jobs");
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, worker_fixture_open, worker_fixture_close);
