@@ -39,7 +39,7 @@ row_worker() {
             configure <<END
 tasks:
   bench: { worker: ["${bench}worker", serve, "$window"], processes: $processes, startup: $processes,
-           window: $window, concurrency: 1000 }
+           window: $window }
 END
             measure worker bare "$window" 60 "${bench}worker" bare "$(pick 1 5)" "$window" "$processes"
             new_db bench_worker

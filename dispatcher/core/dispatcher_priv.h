@@ -141,6 +141,7 @@ void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or l
 /* workers.c */
 int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
 void workers_configure(struct dispatcher *d); /* the lanes' configuration is in force */
+void workers_prefetch(struct dispatcher *d); /* how much may be claimed ahead now */
 void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */

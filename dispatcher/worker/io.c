@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "worker/private.h"
 
@@ -198,6 +199,7 @@ static bool read_replies(struct process *p)
         }
         return false;
     }
+    p->pool->read_us = clock_mono_us();
     if (!process_is_mute(p))
         take_lines(p, buffer, kept + (size_t)n);
     return n == REPLY_LINE_MAX;

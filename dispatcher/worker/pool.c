@@ -26,6 +26,7 @@ struct pool *pool_new(struct worker_executor *ex, const struct task_config *task
     pool->ex = ex;
     pool->task = ob_xstrdup(task->name);
     pool->config = task->worker;
+    pool->concurrency = task->concurrency;
     pool->argv = copy_strings(&task->command.argv);
     pool->cwd = task->command.cwd != NULL ? ob_xstrdup(task->command.cwd) : NULL;
     pool->umask = task->command.umask;
@@ -136,7 +137,8 @@ static void refuse(struct pool *pool, int err)
 /* Gives what waits to processes that have room, and has it written. */
 static void hand_out(struct pool *pool)
 {
-    while (!list_is_empty(&pool->waiting) && !list_is_empty(&pool->room)) {
+    while (!list_is_empty(&pool->waiting) && !list_is_empty(&pool->room) &&
+           pool->in_flight < pool->concurrency) {
         struct process *p = list_entry(pool->room.next, struct process, room_link);
         struct flight *f = list_entry(pool->waiting.next, struct flight, link);
         int err = process_give(p, f);
@@ -212,16 +214,54 @@ uint64_t pool_process_failed(struct pool *pool, struct outcome *outcome)
     return pause_ms;
 }
 
+unsigned pool_prefetch(const struct pool *pool, uint64_t now_us)
+{
+    uint64_t jobs = 0;
+    if (pool->job_us == 0 || pool->is_retired)
+        return 0;
+    list_for_each (node, tmp, &pool->processes) {
+        const struct process *p = list_entry(node, struct process, link);
+        uint64_t job_us = pool->job_us;
+        if (p->state != PROCESS_READY)
+            continue;
+        if (!list_is_empty(&p->flights)) { /* one that hangs takes none soon */
+            uint64_t since_us = list_entry(p->flights.next, struct flight, link)->given_us;
+            job_us = now_us > since_us + job_us ? now_us - since_us : job_us;
+        }
+        jobs += (uint64_t)p->window * PREFETCH_US / job_us;
+    }
+    return jobs < PREFETCH_MAX ? (unsigned)jobs : PREFETCH_MAX;
+}
+
+/* Dooms what was claimed ahead and has waited too long; returns when the next is. */
+static uint64_t give_back(struct pool *pool, uint64_t now_ms)
+{
+    size_t place = pool->in_flight;
+    list_for_each (node, tmp, &pool->waiting) {
+        struct flight *f = list_entry(node, struct flight, link);
+        if (place++ < pool->concurrency)
+            continue;
+        if (f->since_ms + PREFETCH_WAIT_MS > now_ms)
+            return f->since_ms + PREFETCH_WAIT_MS;
+        list_remove(&f->link);
+        pool->waiting_count--;
+        f->doom = "not started: the workers are busy with other jobs";
+        list_append(&pool->ex->doomed, &f->link);
+        executor_dirty(pool);
+    }
+    return UINT64_MAX;
+}
+
 uint64_t pool_tick(struct pool *pool, uint64_t now_ms)
 {
-    uint64_t due_ms = UINT64_MAX;
+    uint64_t due_ms = give_back(pool, now_ms);
     list_for_each (node, tmp, &pool->processes)
         process_tick(list_entry(node, struct process, link), now_ms);
     if (wants_process(pool) && !pool->is_retired) {
-        if (pool->spawn_after_ms > now_ms)
-            due_ms = pool->spawn_after_ms;
-        else
+        if (pool->spawn_after_ms <= now_ms)
             executor_dirty(pool);
+        else if (pool->spawn_after_ms < due_ms)
+            due_ms = pool->spawn_after_ms;
     }
     list_for_each (again, next, &pool->processes) {
         uint64_t at_ms = process_due(list_entry(again, struct process, link));

@@ -135,13 +135,15 @@ int process_give(struct process *p, struct flight *f)
     if (err != 0)
         return err;
     run->started_unix_us = now_us; /* what it waited for a process is not its own time */
-    run->started_mono_ms = clock_mono_ms();
+    f->given_us = clock_mono_us();
+    run->started_mono_ms = f->given_us / 1000U;
     f->process = p;
     f->due_ms = now_of(p) + timeout_ms;
     executor_arm(p->pool->ex, f->due_ms);
     list_remove(&f->link);
     list_append(&p->flights, &f->link);
     p->in_flight++;
+    p->pool->in_flight++;
     p->jobs_given++;
     list_remove(&p->room_link);
     if (p->in_flight < p->window)
@@ -196,6 +198,12 @@ static void attach_error(struct outcome *o, const struct worker_reply *reply)
     o->output_bytes = reply->error_len;
 }
 
+static void note_duration(struct pool *pool, const struct flight *f)
+{
+    uint64_t us = pool->read_us > f->given_us ? pool->read_us - f->given_us : 1;
+    pool->job_us = pool->job_us == 0 ? us : (pool->job_us * 15 + us + 15) / 16;
+}
+
 static void finish_job(struct process *p, struct flight *f, const struct worker_reply *reply)
 {
     struct outcome o;
@@ -212,6 +220,8 @@ static void finish_job(struct process *p, struct flight *f, const struct worker_
     }
     p->jobs_done++;
     p->in_flight--;
+    note_duration(p->pool, f);
+    p->pool->in_flight--;
     p->pool->failures = 0;
     OB_CRASH_POINT("worker_replied");
     flight_finish(f, &o);
@@ -386,6 +396,7 @@ static void finish_flights(struct process *p, int wait_status, const char *how)
         struct outcome o;
         judge(p, f, wait_status, how, &o);
         p->in_flight--;
+        p->pool->in_flight--;
         flight_finish(f, &o);
     }
 }

@@ -112,9 +112,63 @@ static void expect_batches(const char *arguments, const char *keys, unsigned mos
 
 START_TEST(never_more_than_the_window_is_under_way)
 {
-    expect_batches(", greedy, window=8", ", window: 3, processes: 1", 3);
-    expect_batches(", greedy, window=2", ", window: 5, processes: 1", 2);
-    expect_batches(", greedy, window=9", ", processes: 1", 1);
+    expect_batches(", greedy, window=8", ", window: 3, processes: 1, concurrency: 10", 3);
+    expect_batches(", greedy, window=2", ", window: 5, processes: 1, concurrency: 10", 2);
+    expect_batches(", greedy, window=9", ", processes: 1, concurrency: 10", 1);
+    expect_batches(", greedy, window=9", ", window: 9, processes: 1, concurrency: 10", 9);
+}
+END_TEST
+
+START_TEST(the_tasks_concurrency_holds_for_all_its_processes)
+{
+    static struct run_record records[6];
+    configure_worker(", greedy, window=4", ", window: 4, processes: 1, concurrency: 2");
+    for (int i = 0; i < 6; i++)
+        run_begin(&records[i], i + 1, "");
+    for (int i = 0; i < 6; i++) {
+        pump_until(records[i].is_done, 20000);
+        if (records[i].outcome.kind != OUTCOME_RELEASE) /* it waited too long on a busy machine */
+            ck_assert_str_le(records[i].outcome.reason, "batch 2");
+    }
+}
+END_TEST
+
+/* Only while jobs are short, and processes get through them. */
+START_TEST(short_jobs_are_claimed_ahead)
+{
+    static struct run_record r;
+    configure_worker("", ", processes: 1");
+    pump_until(seen.counts[WORKER_READY] == 1, 10000);
+    ck_assert_uint_eq(worker_executor_prefetch(workers, 0), 0); /* nothing is known of them */
+    for (int i = 0; i < 50; i++)
+        expect(run_job("ok"), OUTCOME_DONE, "");
+    ck_assert_uint_gt(worker_executor_prefetch(workers, 0), 0);
+    ck_assert_uint_le(worker_executor_prefetch(workers, 0), 1000);
+    ck_assert_uint_eq(worker_executor_prefetch(workers, 1), 0);
+    run_begin(&r, 1, "touch 30"); /* 600 ms */
+    pump_until(wait_now_ms() - r.run.started_mono_ms > 200, 5000);
+    ck_assert_uint_eq(worker_executor_prefetch(workers, 0), 0);
+    pump_until(r.is_done, 10000);
+}
+END_TEST
+
+START_TEST(what_was_claimed_ahead_is_given_back_when_it_waits)
+{
+    static struct run_record hanging;
+    static struct run_record records[3];
+    configure_worker("", ", processes: 1");
+    pump_until(seen.counts[WORKER_READY] == 1, 10000);
+    run_begin(&hanging, 1, "hold");
+    for (int i = 0; i < 3; i++)
+        run_begin(&records[i], i + 2, "ok");
+    for (int i = 0; i < 3; i++) {
+        pump_until(records[i].is_done, 10000);
+        expect(&records[i], OUTCOME_RELEASE, "not started: the workers are busy with other jobs");
+        ck_assert(!records[i].outcome.misconfigured && !records[i].outcome.spawn_failed);
+    }
+    ck_assert(!hanging.is_done);
+    workers->ops->stop(workers, &hanging.run, STOP_KILL);
+    pump_until(hanging.is_done, 10000);
 }
 END_TEST
 
@@ -135,7 +189,7 @@ END_TEST
 START_TEST(processes_are_added_while_jobs_wait_and_end_when_idle)
 {
     static struct run_record records[5];
-    configure_worker("", ", processes: 3, startup: 1, idle_timeout: 100ms");
+    configure_worker("", ", processes: 3, startup: 1, idle_timeout: 100ms, concurrency: 5");
     pump_until(seen.counts[WORKER_READY] == 1, 10000);
     for (int i = 0; i < 5; i++)
         run_begin(&records[i], i + 1, "touch 30"); /* takes a while */
@@ -357,6 +411,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, the_environment_is_a_commands_without_the_job);
     tcase_add_test(tc, a_payload_of_16_mib_arrives_whole);
     tcase_add_test(tc, never_more_than_the_window_is_under_way);
+    tcase_add_test(tc, the_tasks_concurrency_holds_for_all_its_processes);
+    tcase_add_test(tc, short_jobs_are_claimed_ahead);
+    tcase_add_test(tc, what_was_claimed_ahead_is_given_back_when_it_waits);
     tcase_add_test(tc, answers_may_come_in_any_order);
     tcase_add_test(tc, a_touched_job_may_take_longer);
     tcase_add_test(tc, a_timeout_ends_the_worker_and_releases_its_other_jobs);
