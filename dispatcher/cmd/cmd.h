@@ -124,7 +124,7 @@ OB_PRINTF(2, 3) int cmd_usage(const struct cmd_args *args, const char *fmt, ...)
 
 /* --- connect.c: configuration and connection -------------------------------------------------- */
 
-/* --config or the default file, then --shell, --exec, --webhook, --discard in their order; checked
+/* --config or the default file, then --shell, --exec, --worker, --webhook, --discard in their order; checked
  * as a whole. All errors go to stderr. Returns 0, or an exit code (78); *ret_config needs
  * config_unref. */
 int cmd_load_config(const struct cmd_args *args, struct config **ret_config) OB_MUST_CHECK;
