@@ -108,10 +108,10 @@ START_TEST(all_jobs_of_a_dead_worker_are_tried_again)
     configure_worker(", window=3", ", window: 3, processes: 1, restart_backoff: 10ms");
     for (int i = 0; i < 2; i++)
         run_begin(&records[i], i + 1, "hold");
-    run_begin(&records[2], 3, "kill 11");
+    run_begin(&records[2], 3, "kill 15");
     for (int i = 0; i < 3; i++) {
         pump_until(records[i].is_done, 10000);
-        expect(&records[i], OUTCOME_RETRY, "worker died: signal 11");
+        expect(&records[i], OUTCOME_RETRY, "worker died: signal 15");
     }
 }
 END_TEST
