@@ -224,9 +224,11 @@ unsigned pool_prefetch(const struct pool *pool, uint64_t now_us)
         uint64_t job_us = pool->job_us;
         if (p->state != PROCESS_READY)
             continue;
-        if (!list_is_empty(&p->flights)) { /* one that hangs takes none soon */
+        if (!list_is_empty(&p->flights)) {
+            /* One that hangs takes none soon. Less than that may be our own delay. */
             uint64_t since_us = list_entry(p->flights.next, struct flight, link)->given_us;
-            job_us = now_us > since_us + job_us ? now_us - since_us : job_us;
+            uint64_t age_us = now_us > since_us ? now_us - since_us : 0;
+            job_us = age_us > job_us && age_us > PREFETCH_US ? age_us : job_us;
         }
         jobs += (uint64_t)p->window * PREFETCH_US / job_us;
     }
