@@ -40,6 +40,9 @@ crowd|jobs/s, 100 tasks, 200 writers against 1, 1|jobs_per_s|outbox|100x200|outb
 exec|jobs/s of /bin/true, beside posix_spawn|jobs_per_s|outbox|-|posix_spawn|-|ratio>=|0.9
 exec|jobs/s of /bin/true, beside xargs -P|jobs_per_s|outbox|-|xargs|-|info|
 exec|processor us of a job, beside posix_spawn|process_us|outbox|-|posix_spawn|-|info|
+worker|jobs/s, window 16|jobs_per_s|outbox|16|bare|16|value>=|60000
+worker|jobs/s, window 1|jobs_per_s|outbox|1|bare|1|info|
+worker|jobs/s, window 16, beside bare pipes|jobs_per_s|outbox|16|bare|16|info|
 webhook|jobs/s, beside a bare libcurl loop|jobs_per_s|outbox|-|libcurl|-|ratio>=|0.6
 webhook|jobs/s, beside wrk|jobs_per_s|outbox|-|wrk|-|info|
 graphile|jobs/s, trivial task, its best batched mode|jobs_per_s|outbox|trivial|graphile|trivial|ratio>=|4
@@ -120,7 +123,7 @@ row_enqueue() {
 
 row_producers() {
     local variant ms clients counts
-    ms=$(pick 500 4000)
+    ms=$(pick 500 2000)
     read -ra counts <<<"$(pick "1 64" "1 2 4 8 16 32 64")"
     discard_config 1000
     for _ in $(each_run); do
