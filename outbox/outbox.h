@@ -144,7 +144,9 @@ enum outbox_code {
     OUTBOX_EDB = -7,
     OUTBOX_ECONN = -8,
     OUTBOX_ESCHEMA = -9,
-    OUTBOX_EPRIVILEGE = -10
+    OUTBOX_EPRIVILEGE = -10,
+    OUTBOX_EINTX = -11,   /* of consumer.h */
+    OUTBOX_ETIMEOUT = -12 /* of consumer.h */
 };
 
 /* Written on failure only; every function that takes one takes NULL too. */
@@ -370,9 +372,11 @@ OUTBOX_API const char *outbox_strerror(int code)
         "no connection to the database",
         "the schema is missing or of another version: run `outbox migrate`",
         "the role may not enqueue: run `outbox grant --producer ROLE`",
+        "inside a transaction, where one cannot wait: commit first",
+        "the time was up",
     };
 
-    return code > 0 || code < OUTBOX_EPRIVILEGE ? "unknown error" : texts[-code];
+    return code > 0 || code < OUTBOX_ETIMEOUT ? "unknown error" : texts[-code];
 }
 
 OUTBOX_API int outbox_priv_fail(struct outbox_error *reterr, int code, const char *sqlstate,

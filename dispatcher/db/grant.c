@@ -10,13 +10,10 @@
 enum { ROLE_BYTES_MAX = 63 }; /* NAMEDATALEN - 1: longer names are cut by the server */
 
 static const char *const producer[] = {
-    "EXECUTE ON FUNCTION outbox.enqueue",
-    "EXECUTE ON FUNCTION outbox.enqueue_bytes",
-    "EXECUTE ON FUNCTION outbox.enqueue_many",
-    "EXECUTE ON FUNCTION outbox.enqueue_row",
-    "EXECUTE ON FUNCTION outbox.wake",
-    "EXECUTE ON FUNCTION outbox.level",
-    NULL,
+    "EXECUTE ON FUNCTION outbox.enqueue",      "EXECUTE ON FUNCTION outbox.enqueue_bytes",
+    "EXECUTE ON FUNCTION outbox.enqueue_many", "EXECUTE ON FUNCTION outbox.enqueue_row",
+    "EXECUTE ON FUNCTION outbox.wake",         "EXECUTE ON FUNCTION outbox.states",
+    "EXECUTE ON FUNCTION outbox.level",        NULL,
 };
 
 static const char *const dispatcher[] = {
@@ -42,12 +39,14 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.payload",
     "EXECUTE ON FUNCTION outbox.cancel",
     "EXECUTE ON FUNCTION outbox.retry",
+    "EXECUTE ON FUNCTION outbox.states",
     "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
     NULL,
 };
 
 static const char *const reader[] = {
     "EXECUTE ON FUNCTION outbox.level",
+    "EXECUTE ON FUNCTION outbox.states",
     "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
     NULL,
 };

@@ -951,13 +951,13 @@ START_TEST(every_code_has_its_text)
     int a;
     int b;
 
-    for (a = OUTBOX_OK; a >= OUTBOX_EPRIVILEGE; a--) {
+    for (a = OUTBOX_OK; a >= OUTBOX_ETIMEOUT; a--) {
         ck_assert_str_ne(outbox_strerror(a), outbox_strerror(1));
         for (b = OUTBOX_OK; b > a; b--) {
             ck_assert_str_ne(outbox_strerror(a), outbox_strerror(b));
         }
     }
-    ck_assert_str_eq(outbox_strerror(OUTBOX_EPRIVILEGE - 1), outbox_strerror(1));
+    ck_assert_str_eq(outbox_strerror(OUTBOX_ETIMEOUT - 1), outbox_strerror(1));
 }
 END_TEST
 
