@@ -185,6 +185,7 @@ COMMENT ON COLUMN outbox.dead.reason IS 'why it was given up: exit 65, HTTP 410,
 COMMENT ON COLUMN outbox.dead.headers IS 'JSON object handed through to the handler';
 COMMENT ON COLUMN outbox.dead.payload IS 'the payload, as stored';
 CREATE INDEX dead_task ON outbox.dead (task, finished_at);
+CREATE INDEX dead_finished ON outbox.dead (finished_at);
 CREATE INDEX dead_blocks ON outbox.dead (task, key) WHERE blocks;
 
 CREATE TABLE outbox.done (
@@ -193,6 +194,7 @@ CREATE TABLE outbox.done (
     run_at       timestamptz,
     expires_at   timestamptz,
     finished_at  timestamptz NOT NULL,
+    keep_until   timestamptz,
     attempts     integer     NOT NULL,
     lost         integer     NOT NULL,
     max_attempts smallint,
@@ -212,6 +214,8 @@ COMMENT ON COLUMN outbox.done.created_at IS 'when it was enqueued';
 COMMENT ON COLUMN outbox.done.run_at IS 'when it was last scheduled for; NULL: never';
 COMMENT ON COLUMN outbox.done.expires_at IS 'when it was to be given up at the latest; NULL: never';
 COMMENT ON COLUMN outbox.done.finished_at IS 'when its success was recorded';
+COMMENT ON COLUMN outbox.done.keep_until IS
+    'from then on it may be removed; NULL: by outbox.purge_done alone';
 COMMENT ON COLUMN outbox.done.attempts IS 'counted attempts, the successful one included';
 COMMENT ON COLUMN outbox.done.lost IS 'claims that ended without a result';
 COMMENT ON COLUMN outbox.done.max_attempts IS 'its own limit of attempts; NULL: the task''s';
@@ -224,6 +228,18 @@ COMMENT ON COLUMN outbox.done.unique_key IS 'the unique key it had';
 COMMENT ON COLUMN outbox.done.headers IS 'JSON object handed through to the handler';
 COMMENT ON COLUMN outbox.done.payload IS 'the payload, as stored';
 CREATE INDEX done_task ON outbox.done (task, finished_at);
+CREATE INDEX done_finished ON outbox.done (finished_at);
+CREATE INDEX done_until ON outbox.done (keep_until) WHERE keep_until IS NOT NULL;
+
+-- Limits of tasks; most have none. Read by every transaction that enqueues, so it is kept small.
+CREATE TABLE outbox.task (
+    task      text    NOT NULL PRIMARY KEY,
+    max_ready integer NOT NULL CHECK (max_ready > 0)
+);
+COMMENT ON TABLE outbox.task IS 'tasks that have a limit';
+COMMENT ON COLUMN outbox.task.task IS 'task name';
+COMMENT ON COLUMN outbox.task.max_ready IS
+    'while so many of its jobs are ready, further ones are refused';
 
 -- Who waits for whom. No foreign keys: jobs leave, and whoever removes one says what that means for
 -- those that wait for it. A row's parent is locked by whoever inserts it.
@@ -272,6 +288,7 @@ CREATE TABLE outbox.attempt (
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_threshold = 1000
 );
+CREATE INDEX attempt_started ON outbox.attempt (started_at);
 COMMENT ON TABLE outbox.attempt IS 'attempts that did not succeed, of jobs in job, dead and done';
 COMMENT ON COLUMN outbox.attempt.job_id IS 'id of the job';
 COMMENT ON COLUMN outbox.attempt.seq IS

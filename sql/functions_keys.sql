@@ -232,7 +232,8 @@ COMMENT ON FUNCTION outbox.busy_keys(bigint[]) IS
 -- outbox.mend(batch): the slow check of the lines: one whose head has gone in a way that nobody
 -- handed over (a row deleted by hand) goes on; and of the dependencies: of those on such a row, the
 -- dependents are dead. Looks at so many of each, from where the last call came to; only one call at
--- a time looks. Claims nothing, waits for nobody.
+-- a time looks. And it removes finished jobs that were kept for long enough, so many at most. Claims
+-- nothing, waits for nobody.
 -- Returns how many lines went on, and rows deleted by hand were dealt with.
 CREATE OR REPLACE FUNCTION outbox.mend(batch integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -279,6 +280,7 @@ BEGIN
     IF parent IS NOT NULL OR start.after_id > 0 THEN
         UPDATE outbox.mended SET after_id = coalesce(parent, 0);
     END IF;
+    PERFORM outbox.purge_kept(batch);
     RETURN mended;
 END
 $$;

@@ -109,12 +109,12 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[], jsonb) IS
 --     outcome       done | retry | dead | release
 --     delay_ms      retry, release: not before so many milliseconds from now; default 0: at once
 --     reason        text; needed for retry and dead
---     keep          done: true if it is to be kept, in outbox.done
+--     keep_ms       done: to be kept for so long, in outbox.done
 --     block         dead: true if the jobs of its key are to wait until it is retried or cancelled
 --     uncounted     dead: true if this attempt was not run (expired, too often lost)
 --     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
 --                   head, tail: base64. For the attempt's row; each may be null or absent
--- done: the job and its attempt rows are deleted; with keep it is moved to
+-- done: the job and its attempt rows are deleted; with keep_ms it is moved to
 -- outbox.done; one that repeats is scheduled anew. retry: an attempt row; ready again after the
 -- delay, unless another job with its unique key was put meanwhile: that one is it now. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
@@ -205,6 +205,7 @@ DECLARE
     logged_ids bigint[];
     done_ids bigint[]; -- to be deleted
     kept_ids bigint[]; -- done, and kept
+    keep_ms text[]; -- for so long
     again_ids bigint[]; -- done, and repeated
     won_ids bigint[]; -- done, and others are concerned
     lost_ids bigint[]; -- dead, likewise
@@ -243,9 +244,11 @@ BEGIN
             FOR UPDATE) AS r)
     SELECT array_agg(l.id), array_agg(l.claim),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
-                                     AND (l.fate ->> 'keep')::boolean IS NOT TRUE),
+                                     AND l.fate ->> 'keep_ms' IS NULL),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
-                                     AND (l.fate ->> 'keep')::boolean),
+                                     AND l.fate ->> 'keep_ms' IS NOT NULL),
+           array_agg(l.fate ->> 'keep_ms') FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
+                                     AND l.fate ->> 'keep_ms' IS NOT NULL),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND l.repeats),
            array_agg(l.id) FILTER (WHERE l.linked AND l.outcome = 'done'),
            array_agg(l.id) FILTER (WHERE l.linked AND l.outcome = 'dead'),
@@ -254,7 +257,7 @@ BEGIN
            array_agg(l.id) FILTER (WHERE l.outcome <> 'done'),
            array_agg(l.fate) FILTER (WHERE l.outcome <> 'done'),
            array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release'))
-    INTO held_ids, held_claims, done_ids, kept_ids, again_ids, won_ids, lost_ids, passing_ids,
+    INTO held_ids, held_claims, done_ids, kept_ids, keep_ms, again_ids, won_ids, lost_ids, passing_ids,
          fate_ids, fates, unique_ids
     FROM locked l;
     more := false;
@@ -275,7 +278,7 @@ BEGIN
         more := true;
     END IF;
     IF kept_ids IS NOT NULL THEN
-        PERFORM outbox.keep(kept_ids);
+        PERFORM outbox.keep(kept_ids, keep_ms);
     END IF;
     IF done_ids IS NOT NULL THEN
         WITH gone AS (
@@ -326,23 +329,26 @@ END
 $$;
 COMMENT ON FUNCTION outbox.repeat(bigint[]) IS 'internal: schedules repeating jobs anew';
 
--- outbox.keep(ids): jobs that succeeded move to outbox.done, with their attempts. Internal; they are
--- locked.
-CREATE OR REPLACE FUNCTION outbox.keep(ids bigint[]) RETURNS void
+-- outbox.keep(ids, keep_ms): jobs that succeeded move to outbox.done, with their attempts, for so
+-- many milliseconds each. Internal; they are locked.
+CREATE OR REPLACE FUNCTION outbox.keep(ids bigint[], keep_ms text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
-    WITH gone AS (DELETE FROM outbox.job AS j WHERE j.id = ANY (ids) RETURNING j.*)
-    INSERT INTO outbox.done (id, created_at, run_at, expires_at, finished_at, attempts, lost,
+    WITH gone AS (
+        DELETE FROM outbox.job AS j USING unnest(ids, keep_ms) AS k(id, ms)
+        WHERE j.id = ANY (ids) AND j.id = k.id
+        RETURNING j.*, clock_timestamp() + k.ms::float8 * interval '1 millisecond' AS until)
+    INSERT INTO outbox.done (id, created_at, run_at, expires_at, finished_at, keep_until, attempts, lost,
                              max_attempts, priority, logged, task, encoding, key, unique_key,
                              headers, payload)
-    SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(), g.attempts, g.lost,
+    SELECT g.id, g.created_at, g.run_at, g.expires_at, clock_timestamp(), g.until, g.attempts, g.lost,
            g.max_attempts, g.priority, g.logged, g.task, g.encoding, g.key,
            coalesce(g.unique_key, g.claimed_unique_key), g.headers, g.payload
     FROM gone g;
 END
 $$;
-COMMENT ON FUNCTION outbox.keep(bigint[]) IS 'internal: moves jobs that succeeded to outbox.done';
+COMMENT ON FUNCTION outbox.keep(bigint[], text[]) IS 'internal: moves jobs that succeeded to outbox.done';
 
 -- outbox.check_outcomes(outcomes, count): Internal.
 -- Errors: 22023, naming outcomes[i].

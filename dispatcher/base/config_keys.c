@@ -82,6 +82,7 @@ const struct key task_keys[] = {
     {"backoff_jitter", &type_jitter, TASK(backoff.jitter_permille), EVERY, .min = 0},
     {"retry_schedule", &type_schedule, TASK(backoff), EVERY, .min = 0, .max = MS_YEAR},
     {"payload", &type_bool, TASK(payload_raw), EVERY, .words = words_payload},
+    {"keep", &type_duration, TASK(keep_ms), EVERY, .min = 0, .max = 10 * MS_YEAR},
     {"on_dead", &type_bool, TASK(dead_blocks), EVERY, .words = words_on_dead},
 
     {"cwd", &type_string, TASK(command.cwd), PROCESS, .check = check_absolute},
@@ -128,7 +129,6 @@ const struct key task_keys[] = {
     LATER("private_addresses", WEBHOOK),
     LATER("breaker", WEBHOOK),
     LATER("rate", EVERY),
-    LATER("keep", EVERY),
     LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);

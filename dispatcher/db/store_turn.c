@@ -36,6 +36,8 @@ static void put_outcome(struct buf *b, const struct store_result *r)
     buf_json_string(b, o->reason, strlen(o->reason));
     if (o->uncounted)
         buf_puts(b, ",\"uncounted\":true");
+    if (o->kind == OUTCOME_DONE && o->keep_ms > 0)
+        buf_printf(b, ",\"keep_ms\":%" PRIu64, o->keep_ms);
     if (o->kind == OUTCOME_DEAD && o->blocks_key)
         buf_puts(b, ",\"block\":true");
     if (o->started_us > 0)
@@ -92,17 +94,22 @@ static enum store_answer *read_answers(const struct store_call *call, const PGre
 
 enum { OUTCOMES_BYTES_MAX = 64 * 1024 * 1024 };
 
+static bool is_plain_done(const struct outcome *o)
+{
+    return o->kind == OUTCOME_DONE && o->keep_ms == 0;
+}
+
 /* `outcomes` of outbox.settle(); empty if all succeeded. */
 static void put_outcomes(struct buf *b, const struct store_result *results, size_t n)
 {
     bool all_done = true;
     for (size_t i = 0; i < n; i++)
-        all_done = all_done && results[i].outcome->kind == OUTCOME_DONE;
+        all_done = all_done && is_plain_done(results[i].outcome);
     if (all_done)
         return;
     for (size_t i = 0; i < n; i++) {
         buf_putc(b, i == 0 ? '[' : ',');
-        if (results[i].outcome->kind == OUTCOME_DONE)
+        if (is_plain_done(results[i].outcome))
             buf_puts(b, "null");
         else
             put_outcome(b, &results[i]);

@@ -13,10 +13,11 @@ START_TEST(jobs_shows_every_state)
     /* Waiting and done jobs come with later options: by hand. */
     pg_exec_ok(conn, "INSERT INTO outbox.job (task, encoding, payload, created_at) VALUES ('a', "
                      "'json', '1', now())");
-    pg_exec_ok(conn, "INSERT INTO outbox.done SELECT 6, created_at, run_at, expires_at, now(), 1, "
-                     "0, max_attempts,"
-                     " priority, false, task, encoding, key, unique_key, headers, payload FROM "
-                     "outbox.job WHERE id = 3");
+    pg_exec_ok(conn,
+               "INSERT INTO outbox.done SELECT 6, created_at, run_at, expires_at, now(), NULL, 1, "
+               "0, max_attempts,"
+               " priority, false, task, encoding, key, unique_key, headers, payload FROM "
+               "outbox.job WHERE id = 3");
     ck_rows(conn,
             "SELECT id, state, dispatcher, finished_at IS NOT NULL, reason FROM outbox.jobs ORDER "
             "BY id",

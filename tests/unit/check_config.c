@@ -427,8 +427,7 @@ END_TEST
 
 static const char *const later[] = {"secret_file: /x", "secret_env: X",  "secrets: []",
                                     "client_cert: /x", "client_key: /x", "private_addresses: deny",
-                                    "breaker: {}",     "rate: 5",        "keep: 1d",
-                                    "max_ready: 5"};
+                                    "breaker: {}",     "rate: 5",        "max_ready: 5"};
 
 START_TEST(keys_of_later_versions_are_refused_by_name)
 {
