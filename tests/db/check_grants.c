@@ -65,7 +65,7 @@ START_TEST(a_producer_enqueues_and_wakes)
                 "public TO producer");
     PGconn *conn = testdb_connect_as("producer");
     ck_assert_str_eq(allowed(conn, "producer"),
-                     "enqueue enqueue_bytes enqueue_many enqueue_row level wake;-");
+                     "enqueue enqueue_bytes enqueue_many enqueue_row level states wake;-");
     ck_rows(conn, "SELECT outbox.enqueue('a', '{}', priority => 1, delay => '1s', headers => '{}')",
             "1");
     ck_rows(conn, "SELECT * FROM outbox.enqueue_bytes('a', '1', 'json')", "2|f");
@@ -100,7 +100,7 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
         allowed(conn, "dispatcher"),
         "adopt cancel claim due extend level look mend payload purge_attempts purge_dead "
         "purge_done register release restamp "
-        "retry set_task settle still_writing sweep take take_failed take_over terminate"
+        "retry set_task settle states still_writing sweep take take_failed take_over terminate"
         " unregister unwatch wake watch;attempts dispatchers jobs stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");
@@ -170,7 +170,7 @@ START_TEST(a_reader_looks_and_sees_no_payload)
     grant(GRANT_READER, "reader");
     testdb_exec("SELECT outbox.enqueue('a')");
     PGconn *conn = testdb_connect_as("reader");
-    ck_assert_str_eq(allowed(conn, "reader"), "level;attempts dispatchers jobs stats");
+    ck_assert_str_eq(allowed(conn, "reader"), "level states;attempts dispatchers jobs stats");
     ck_rows(conn, "SELECT id, task, state FROM outbox.jobs", "1|a|ready");
     ck_rows(conn, "SELECT task, count, handlers FROM outbox.stats", "a|1|0");
     pg_exec_ok(conn, "SELECT * FROM outbox.attempts; SELECT * FROM outbox.dispatchers; SELECT * "
