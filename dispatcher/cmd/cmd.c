@@ -49,6 +49,7 @@ const struct command *const cmd_commands[] = {
     &cmd_enqueue_command,
     &cmd_jobs_command,
     &cmd_show_command,
+    &cmd_wait_command,
     &cmd_stats_command,
     &cmd_dispatchers_command,
     &cmd_cancel_command,

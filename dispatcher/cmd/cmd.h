@@ -157,6 +157,7 @@ extern const struct command cmd_try_command;
 extern const struct command cmd_enqueue_command;
 extern const struct command cmd_jobs_command;
 extern const struct command cmd_show_command;
+extern const struct command cmd_wait_command;
 extern const struct command cmd_stats_command;
 extern const struct command cmd_dispatchers_command;
 extern const struct command cmd_cancel_command;

@@ -109,6 +109,15 @@ START_TEST(every_statement_for_the_dba_runs)
 }
 END_TEST
 
+START_TEST(every_statement_for_consumers_runs)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a') FROM generate_series(1, 2)");
+    ck_assert_int_gt(run_blocks(conn, "consumer.md"), 0);
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(every_statement_for_operators_runs)
 {
     PGconn *conn = testdb_connect();
@@ -155,6 +164,7 @@ Suite *test_suite(void)
     suite_add_tcase(suite, tc);
     tcase_add_test(tc, every_example_for_users_runs);
     tcase_add_test(tc, every_statement_for_the_dba_runs);
+    tcase_add_test(tc, every_statement_for_consumers_runs);
     tcase_add_test(tc, every_statement_for_operators_runs);
     tcase_add_test(tc, a_defused_copy_offers_nothing);
     return suite;

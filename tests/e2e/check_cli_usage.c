@@ -11,9 +11,9 @@
 #include "cmd/cmd.h"
 #include "daemon.h"
 
-static const char *const commands[] = {"migrate", "grant",       "check",  "try",
-                                       "run",     "enqueue",     "jobs",   "show",
-                                       "stats",   "dispatchers", "cancel", "retry"};
+static const char *const commands[] = {"migrate", "grant", "check", "try",   "run",
+                                       "enqueue", "jobs",  "show",  "stats", "dispatchers",
+                                       "cancel",  "retry", "wait"};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void expect_text(const char *text, const char *wanted)
@@ -238,10 +238,10 @@ START_TEST(json_that_is_none_is_refused_before_connecting)
 }
 END_TEST
 
-static const char *const asking[][4] = {{"jobs"},       {"jobs", "--count"},    {"show", "1"},
-                                        {"stats"},      {"dispatchers"},        {"cancel", "1"},
-                                        {"retry", "1"}, {"retry", "--all"},     {"enqueue", "t"},
-                                        {"migrate"},    {"migrate", "--status"}};
+static const char *const asking[][4] = {{"jobs"},       {"jobs", "--count"},     {"show", "1"},
+                                        {"stats"},      {"dispatchers"},         {"cancel", "1"},
+                                        {"retry", "1"}, {"retry", "--all"},      {"enqueue", "t"},
+                                        {"migrate"},    {"migrate", "--status"}, {"wait", "1"}};
 
 START_TEST(a_server_that_is_not_there_is_told_with_75)
 {
