@@ -1,6 +1,6 @@
-/* consumer.h - wait until jobs have ended. Beside outbox.h.
+/* consumer.h - wait until jobs have ended; take jobs and do them yourself. Beside outbox.h.
  *
- * QUICK EXAMPLE
+ * WAITING
  *
  *     #include <outbox/consumer.h>
  *
@@ -10,21 +10,36 @@
  *     rc = outbox_wait(conn, &id, 1, 30000, &answer, &err);
  *     if (rc == OUTBOX_OK && answer.state == OUTBOX_DEAD) ...
  *
+ * TAKING (a whole program: examples/08_consumer.c)
+ *
+ *     while (outbox_take_wait(conn, "count-visit", -1, &err) == OUTBOX_OK) {
+ *         PQclear(PQexec(conn, "BEGIN"));
+ *         rc = outbox_take(conn, "count-visit", 10, &batch, &err);
+ *         for (i = 0; rc == OUTBOX_OK && i < batch.count; i++) {
+ *             outbox_batch_job(&batch, i, &job);
+ *             ... the work, on the same connection
+ *         }
+ *         outbox_batch_free(&batch);
+ *         PQclear(PQexec(conn, "COMMIT"));           // and only now are they done
+ *     }
+ *
  * WHAT IS IN HERE
  *   1 states       enum outbox_state, outbox_state_name
  *   2 waiting      outbox_wait, outbox_wait_with
  *   3 event loops  outbox_wait_query_*, outbox_wait_notify: statement and answers, without blocking
+ *   4 taking       outbox_take, outbox_batch_*, outbox_take_failed, outbox_take_wait
  *
  * REQUIREMENTS
  *   Those of outbox.h, and a POSIX system (poll). Compile as gnu99 or later, or define
  *   _POSIX_C_SOURCE as 200809L: otherwise there is no monotonic clock to count with, and a step of
- *   the system's clock changes how long a call waits. The role needs `outbox grant --producer`,
- *   `--dispatcher` or `--reader`.
+ *   the system's clock changes how long a call waits. To wait for the end of jobs the role needs
+ *   `outbox grant --producer`, `--dispatcher` or `--reader`; to take jobs, `--dispatcher`.
  *
  * RULES
- *   Transactions  outbox_wait refuses a connection inside a transaction (OUTBOX_EINTX): what others
+ *   Transactions  What waits refuses a connection inside a transaction (OUTBOX_EINTX): what others
  *                 commit would not be seen, and LISTEN takes effect at a commit only. So a job can
  *                 be waited for once the transaction that enqueued it has committed.
+ *                 outbox_take refuses one outside (OUTBOX_ENOTX): the jobs would be done at once.
  *   Poolers       LISTEN needs a session of its own: through a transaction pooler the notifications
  *                 do not arrive, and it is the look a second that ends the wait.
  *   Threads, memory, text: as outbox.h.
@@ -145,6 +160,85 @@ OUTBOX_API int outbox_wait_query_result(const PGresult *res, struct outbox_answe
  */
 OUTBOX_API bool outbox_wait_notify(const PGnotify *notify, const int64_t *ids,
                                    struct outbox_answer *answers, size_t n);
+
+/* --- 4 taking ---
+ *
+ * The simplest consumer: jobs leave in the transaction that does their work. Committed, they are
+ * done; rolled back, or with the connection lost, they are there as before, and nothing was
+ * counted. For work in the same database this is exactly once. A consumer that crashes each time,
+ * though, is given the job each time: for work that may do that, claim and settle as the dispatcher
+ * does (examples/09_claim.c). */
+
+/* What outbox_take took. Views of the jobs live as long as it does. */
+struct outbox_batch {
+    int count;
+    PGresult *res; /* private */
+};
+
+/* One job: a view into a batch. */
+struct outbox_taken {
+    int64_t id;
+    int priority;
+    int attempts;        /* failed ones, as counted by outbox_take_failed and by dispatchers */
+    int max_attempts;    /* its own limit; 0: none */
+    bool is_json;        /* the payload; else msgpack */
+    const char *payload; /* a NUL follows it */
+    size_t payload_len;
+    const char *headers;   /* a JSON object, or NULL */
+    const char *key;       /* or NULL */
+    int64_t created_at_us; /* microseconds since 1970 UTC */
+};
+
+/* Takes up to n ready jobs off the task, by priority, then age, in the connection's open
+ * transaction; what others hold is passed over. None is no failure: batch->count is 0.
+ * outbox_batch_free afterwards, also then. Jobs with a key hold up those who enqueue for that key
+ * until the transaction ends, unique ones those who enqueue the same: keep it short. Returns
+ * OUTBOX_OK, OUTBOX_EINVAL, OUTBOX_ENOTX, or as outbox_enqueue; on failure *batch is empty, and the
+ * server has aborted the transaction after OUTBOX_EDB, OUTBOX_ESCHEMA and OUTBOX_EPRIVILEGE. */
+OUTBOX_API int outbox_take(PGconn *conn, const char *task, int n, struct outbox_batch *batch,
+                           struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
+/* The i-th job, i from 0 to batch->count - 1. */
+OUTBOX_API void outbox_batch_job(const struct outbox_batch *batch, int i,
+                                 struct outbox_taken *ret_job);
+/* NULL, empty, and twice are fine. */
+OUTBOX_API void outbox_batch_free(struct outbox_batch *batch);
+
+/* For event loops: the statement of outbox_take. Send it with 1 (binary) as the result format;
+ * outbox_take_query_result keeps res on success: it belongs to the batch then. */
+OUTBOX_API int outbox_take_query_init(struct outbox_query *q, const char *task, int n,
+                                      struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
+OUTBOX_API int outbox_take_query_result(PGresult *res, struct outbox_batch *batch,
+                                        struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
+
+/* What became of a job whose failure was counted. */
+enum outbox_failure {
+    OUTBOX_WILL_RETRY, /* it is ready again after the delay */
+    OUTBOX_GAVE_UP,    /* that was its last attempt: it is dead */
+    OUTBOX_NOT_COUNTED /* somebody else has it, or it has ended, or is not ready any more */
+};
+
+/* Counts a failed attempt of a job that was taken, after the ROLLBACK that put it back; a
+ * transaction of its own, unless you began one. reason: kept with the attempt. delay_ms: not before
+ * so long from now; negative: 5 s, doubled with each attempt, up to an hour. max_attempts: for a
+ * job without a limit of its own; 0: 20. ret_failure may be NULL. Waits while somebody else has
+ * taken the job. */
+OUTBOX_API int outbox_take_failed(PGconn *conn, int64_t id, const char *reason, int64_t delay_ms,
+                                  int max_attempts, enum outbox_failure *ret_failure,
+                                  struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
+
+/* Waits, outside a transaction, until there is a job of the task to take: BEGIN and outbox_take
+ * then; somebody else may have been faster. timeout_ms: 0 looks once; negative waits for ever.
+ *
+ * It LISTENs to the channel outbox and marks the session as asleep (outbox.watch), so that whoever
+ * makes a job ready notifies; looks; and looks again when a notification comes, and at growing
+ * intervals up to a second. Afterwards it undoes both (but listens on if it did before). Each look
+ * makes scheduled jobs ready whose time has come, of all tasks. Notifications of other channels
+ * that arrive meanwhile are dropped. A connection of its own: behind a transaction pooler the mark
+ * would stay with a session that is not yours.
+ *
+ * Returns OUTBOX_OK, OUTBOX_ETIMEOUT, OUTBOX_EINTX, or as outbox_take. */
+OUTBOX_API int outbox_take_wait(PGconn *conn, const char *task, int64_t timeout_ms,
+                                struct outbox_error *reterr) OUTBOX_PRIV_MUST_CHECK;
 
 /* --- bodies: nothing below is part of the interface --- */
 
@@ -550,6 +644,275 @@ OUTBOX_API int outbox_wait(PGconn *conn, const int64_t *ids, size_t n, int64_t t
     w.reterr = reterr;
     w.deadline_ms = timeout_ms >= 0 ? outbox_priv_now_ms() + timeout_ms : -1;
     return outbox_priv_wait_run(&w);
+}
+
+/* --- bodies of taking --- */
+
+OUTBOX_API void outbox_batch_free(struct outbox_batch *batch)
+{
+    if (batch != NULL) {
+        PQclear(batch->res);
+        batch->res = NULL;
+        batch->count = 0;
+    }
+}
+
+/* A failure of a call that needs the dispatcher's grants. */
+OUTBOX_API int outbox_priv_take_fail(const PGresult *res, const char *role,
+                                     struct outbox_error *reterr)
+{
+    const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+    int rc = outbox_priv_result_fail(res, role, reterr);
+
+    if (rc == OUTBOX_EPRIVILEGE && message != NULL)
+        return outbox_priv_fail(reterr, rc, "42501",
+                                "%s (missing GRANT: run `outbox grant --dispatcher %s`)", message,
+                                role);
+    return rc;
+}
+
+OUTBOX_API int outbox_take_query_init(struct outbox_query *q, const char *task, int n,
+                                      struct outbox_error *reterr)
+{
+    if (q == NULL || task == NULL || n < 0)
+        return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "%s",
+                                q == NULL ? "no query" : (task == NULL ? "no task" : "n < 0"));
+    memset(q, 0, sizeof *q);
+    q->sql = "SELECT t.id, t.priority::integer, t.attempts, t.max_attempts, t.encoding, t.payload,"
+             " t.headers::text, t.key,"
+             " (extract(epoch FROM t.created_at) * 1000000)::bigint"
+             " FROM outbox.take($1::text, $2::integer) t";
+    outbox_priv_add(q, OUTBOX_PRIV_TEXT, task, 0, false);
+    outbox_priv_add_number(q, OUTBOX_PRIV_INT4, true, n, 4);
+    return OUTBOX_OK;
+}
+
+/* outbox_take_query_result; role: for the message of a missing GRANT. */
+OUTBOX_API int outbox_priv_take_read(PGresult *res, const char *role, struct outbox_batch *batch,
+                                     struct outbox_error *reterr)
+{
+    batch->count = 0;
+    batch->res = NULL;
+    if (PQresultStatus(res) != PGRES_TUPLES_OK)
+        return outbox_priv_take_fail(res, role, reterr);
+    if (PQnfields(res) != 9 || (PQntuples(res) > 0 && PQfformat(res, 5) != 1))
+        return outbox_priv_fail(reterr, OUTBOX_EDB, NULL,
+                                "not the result of a take, or not in binary format");
+    batch->res = res;
+    batch->count = PQntuples(res);
+    return OUTBOX_OK;
+}
+
+OUTBOX_API int outbox_take_query_result(PGresult *res, struct outbox_batch *batch,
+                                        struct outbox_error *reterr)
+{
+    if (res == NULL || batch == NULL)
+        return outbox_priv_fail(reterr, OUTBOX_EDB, NULL, "no result (libpq: see PQerrorMessage)");
+    return outbox_priv_take_read(res, "ROLE", batch, reterr);
+}
+
+/* An integer column in binary format; NULL is 0. */
+OUTBOX_API int64_t outbox_priv_int(const PGresult *res, int row, int column)
+{
+    size_t len = (size_t)PQgetlength(res, row, column);
+    const unsigned char *value = (const unsigned char *)PQgetvalue(res, row, column);
+
+    return len > 8 ? 0 : (int64_t)outbox_priv_load(value, len);
+}
+
+OUTBOX_API void outbox_batch_job(const struct outbox_batch *batch, int i,
+                                 struct outbox_taken *ret_job)
+{
+    const PGresult *res = batch->res;
+
+    memset(ret_job, 0, sizeof *ret_job);
+    ret_job->id = outbox_priv_int(res, i, 0);
+    ret_job->priority = (int)outbox_priv_int(res, i, 1);
+    ret_job->attempts = (int)outbox_priv_int(res, i, 2);
+    ret_job->max_attempts = (int)outbox_priv_int(res, i, 3);
+    ret_job->is_json = strcmp(PQgetvalue(res, i, 4), "json") == 0;
+    ret_job->payload = PQgetvalue(res, i, 5);
+    ret_job->payload_len = (size_t)PQgetlength(res, i, 5);
+    ret_job->headers = PQgetisnull(res, i, 6) ? NULL : PQgetvalue(res, i, 6);
+    ret_job->key = PQgetisnull(res, i, 7) ? NULL : PQgetvalue(res, i, 7);
+    ret_job->created_at_us = outbox_priv_int(res, i, 8);
+}
+
+OUTBOX_API int outbox_take(PGconn *conn, const char *task, int n, struct outbox_batch *batch,
+                           struct outbox_error *reterr)
+{
+    struct outbox_query q;
+    PGresult *res;
+    int rc;
+
+    if (batch == NULL)
+        return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "no room for a batch");
+    batch->count = 0;
+    batch->res = NULL;
+    rc = outbox_priv_check_conn(conn, true, reterr);
+    if (rc == OUTBOX_ENOTX)
+        return outbox_priv_fail(reterr, rc, NULL,
+                                "not inside a transaction: BEGIN first, or the jobs would be done "
+                                "before the work is");
+    if (rc == OUTBOX_OK) {
+        rc = outbox_take_query_init(&q, task, n, reterr);
+    }
+    if (rc != OUTBOX_OK)
+        return rc;
+    res = PQexecParams(conn, q.sql, q.nparams, q.types, q.values, q.lengths, q.formats, 1);
+    if (res == NULL)
+        return outbox_priv_fail(reterr, PQstatus(conn) == CONNECTION_OK ? OUTBOX_EDB : OUTBOX_ECONN,
+                                NULL, "libpq: %s", PQerrorMessage(conn));
+    rc = outbox_priv_take_read(res, PQuser(conn), batch, reterr);
+    if (rc != OUTBOX_OK) {
+        PQclear(res);
+    }
+    return rc;
+}
+
+OUTBOX_API int outbox_take_failed(PGconn *conn, int64_t id, const char *reason, int64_t delay_ms,
+                                  int max_attempts, enum outbox_failure *ret_failure,
+                                  struct outbox_error *reterr)
+{
+    struct outbox_query q;
+    enum outbox_failure failure = OUTBOX_NOT_COUNTED;
+    PGresult *res;
+    int rc = outbox_priv_check_conn(conn, false, reterr);
+
+    if (rc == OUTBOX_OK && (reason == NULL || delay_ms > INT64_MAX / 1000))
+        return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "%s",
+                                reason == NULL ? "no reason" : "delay_ms is too large");
+    if (rc != OUTBOX_OK)
+        return rc;
+    memset(&q, 0, sizeof q);
+    q.sql = "SELECT outbox.take_failed($1::bigint, $2::text, $3::interval, coalesce($4::integer, "
+            "20))";
+    outbox_priv_add_number(&q, OUTBOX_PRIV_INT8, true, id, 8);
+    outbox_priv_add(&q, OUTBOX_PRIV_TEXT, reason, 0, false);
+    outbox_priv_add_number(&q, OUTBOX_PRIV_INTERVAL, delay_ms >= 0, delay_ms * 1000, 16);
+    outbox_priv_add_number(&q, OUTBOX_PRIV_INT4, max_attempts > 0, max_attempts, 4);
+    res = outbox_priv_exec(conn, &q, &rc, reterr);
+    if (res == NULL)
+        return rc;
+    if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1) {
+        rc = outbox_priv_take_fail(res, PQuser(conn), reterr);
+    } else if (strcmp(PQgetvalue(res, 0, 0), "retried") == 0) {
+        failure = OUTBOX_WILL_RETRY;
+    } else if (strcmp(PQgetvalue(res, 0, 0), "dead") == 0) {
+        failure = OUTBOX_GAVE_UP;
+    }
+    PQclear(res);
+    if (rc == OUTBOX_OK && ret_failure != NULL) {
+        *ret_failure = failure;
+    }
+    return rc;
+}
+
+/* A statement with the task as its parameter; *ret_yes (may be NULL) is the first column. */
+OUTBOX_API int outbox_priv_ask_task(PGconn *conn, const char *sql, const char *task, bool *ret_yes,
+                                    struct outbox_error *reterr)
+{
+    struct outbox_query q;
+    PGresult *res;
+    int rc = OUTBOX_OK;
+
+    memset(&q, 0, sizeof q);
+    q.sql = sql;
+    outbox_priv_add(&q, OUTBOX_PRIV_TEXT, task, 0, false);
+    res = outbox_priv_exec(conn, &q, &rc, reterr);
+    if (res == NULL)
+        return rc;
+    if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+        rc = outbox_priv_take_fail(res, PQuser(conn), reterr);
+    } else if (ret_yes != NULL) {
+        *ret_yes = PQntuples(res) > 0 && *PQgetvalue(res, 0, 0) == 't';
+    }
+    PQclear(res);
+    return rc;
+}
+
+/* Drops what has arrived. Returns whether outbox was notified. */
+OUTBOX_API bool outbox_priv_is_woken(PGconn *conn)
+{
+    bool is_woken = false;
+    PGnotify *notify;
+
+    while ((notify = PQnotifies(conn)) != NULL) {
+        if (strcmp(notify->relname, "outbox") == 0) {
+            is_woken = true;
+        }
+        PQfreemem(notify);
+    }
+    return is_woken;
+}
+
+/* Until there is a job or the time is up. It listens and watches already. The intervals begin
+ * small: a transaction that was under way when it began to watch does not notify. */
+OUTBOX_API int outbox_priv_take_loop(PGconn *conn, const char *task, int64_t deadline_ms,
+                                     struct outbox_error *reterr)
+{
+    int64_t interval_ms = 10;
+
+    for (;;) {
+        bool is_there = false;
+        int64_t look_ms;
+        int rc =
+            outbox_priv_ask_task(conn, "SELECT outbox.can_take($1::text)", task, &is_there, reterr);
+
+        if (rc != OUTBOX_OK || is_there)
+            return rc;
+        look_ms = outbox_priv_now_ms() + interval_ms;
+        interval_ms = interval_ms < 500 ? interval_ms * 2 : 1000;
+        if (deadline_ms >= 0 && deadline_ms < look_ms) {
+            look_ms = deadline_ms;
+        }
+        while (!outbox_priv_is_woken(conn) && outbox_priv_now_ms() < look_ms) {
+            rc = outbox_priv_sleep(conn, look_ms, reterr);
+            if (rc != OUTBOX_OK)
+                return rc;
+        }
+        if (deadline_ms >= 0 && outbox_priv_now_ms() >= deadline_ms)
+            return outbox_priv_fail(reterr, OUTBOX_ETIMEOUT, NULL, "no job of task %s in time",
+                                    task);
+    }
+}
+
+OUTBOX_API int outbox_take_wait(PGconn *conn, const char *task, int64_t timeout_ms,
+                                struct outbox_error *reterr)
+{
+    int64_t deadline_ms = timeout_ms >= 0 ? outbox_priv_now_ms() + timeout_ms : -1;
+    bool listened = false;
+    struct outbox_error later;
+    int undone = OUTBOX_OK;
+    int rc = outbox_priv_check_idle(conn, reterr);
+
+    if (rc == OUTBOX_OK && task == NULL)
+        return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "no task");
+    if (rc == OUTBOX_OK) {
+        rc = outbox_priv_ask(conn,
+                             "SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels() AS c"
+                             " WHERE c = 'outbox')",
+                             &listened, reterr);
+    }
+    if (rc == OUTBOX_OK && !listened) {
+        rc = outbox_priv_ask(conn, "LISTEN outbox", NULL, reterr);
+    }
+    if (rc != OUTBOX_OK)
+        return rc;
+    rc = outbox_priv_ask_task(conn, "SELECT outbox.watch(ARRAY[$1::text])", task, NULL, reterr);
+    if (rc == OUTBOX_OK) {
+        rc = outbox_priv_take_loop(conn, task, deadline_ms, reterr);
+        if (PQstatus(conn) == CONNECTION_OK) {
+            undone = outbox_priv_ask_task(conn, "SELECT outbox.unwatch(ARRAY[$1::text])", task,
+                                          NULL, &later);
+        }
+    }
+    if (!listened && undone == OUTBOX_OK && PQstatus(conn) == CONNECTION_OK) {
+        undone = outbox_priv_ask(conn, "UNLISTEN outbox", NULL, &later);
+    }
+    if (undone != OUTBOX_OK && rc == OUTBOX_OK)
+        return outbox_priv_fail(reterr, undone, later.sqlstate, "%s", later.message);
+    return rc;
 }
 
 #ifdef __cplusplus

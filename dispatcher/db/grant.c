@@ -46,6 +46,7 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.cancel",
     "EXECUTE ON FUNCTION outbox.retry",
     "EXECUTE ON FUNCTION outbox.states",
+    "EXECUTE ON FUNCTION outbox.can_take",
     "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
     NULL,
 };

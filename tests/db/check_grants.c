@@ -98,7 +98,7 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     char sql[200];
     ck_assert_str_eq(
         allowed(conn, "dispatcher"),
-        "adopt cancel claim due extend level look mend payload purge_attempts purge_dead "
+        "adopt can_take cancel claim due extend level look mend payload purge_attempts purge_dead "
         "purge_done register release restamp "
         "retry set_task settle states still_writing sweep take take_failed take_over terminate"
         " unregister unwatch wake watch;attempts dispatchers jobs stats");

@@ -37,11 +37,12 @@ END_TEST
 START_TEST(a_retry_is_waited_out)
 {
     struct daemon d;
-    char handler[256];
-    (void)snprintf(handler, sizeof handler, "flaky=test -e %s/once || { touch %s/once; exit 1; }",
+    char text[512];
+    (void)snprintf(text, sizeof text,
+                   "tasks: {flaky: {backoff: 100ms, shell: 'test -e %s/once || { touch %s/once; "
+                   "exit 1; }'}}\n",
                    test_dir(), test_dir());
-    const char *config = test_file("outbox.yaml", "defaults: {backoff: 100ms}\n", 0600);
-    const char *args[] = {"--config", config, "--shell", handler, NULL};
+    const char *args[] = {"--config", test_file("outbox.yaml", text, 0600), NULL};
     daemon_start_ready(&d, args, NULL);
     testdb_exec("SELECT outbox.enqueue('flaky', delay => '200 ms', notify_done => true)");
     ck_command(OUTBOX_RUN("wait", "1", "-t", "1m"), OB_EXIT_OK, "1: done\n");
