@@ -332,12 +332,11 @@ START_TEST(other_isolation_levels_are_refused)
     pg_exec_ok(producer, "SELECT outbox.enqueue('a')"); /* without a key it is allowed */
     static const char *const refused[] = {
         "SELECT outbox.enqueue('a', key => 'k')",
-        "SELECT outbox.enqueue_many('[{\"task\": \"a\","
-        " \"key\": \"k\"}]')",
-        "SELECT outbox.enqueue_bytes('a', '1', 'json', key => 'k', delay => '1 h')"};
+        "SELECT outbox.enqueue_bytes('a', '1', 'json', key => 'k', delay => '1 h')",
+        "SELECT outbox.enqueue_many('[{\"task\": \"a\", \"key\": \"k\"}]')"};
     pg_exec_ok(producer, "SAVEPOINT s");
     for (int i = 0; i < 3; i++) {
-        pg_exec_fails(producer, refused[i], "0A000", i / 2 == 0 ? "isolation level" : "a key");
+        pg_exec_fails(producer, refused[i], "0A000", "isolation level");
         pg_exec_ok(producer, "ROLLBACK TO s");
     }
     commit(producer);
