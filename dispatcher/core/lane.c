@@ -108,7 +108,7 @@ void lanes_forget(struct lanes *l)
 /* Free slots of the lane itself, whatever the daemon's own limit. */
 static unsigned free_slots(const struct lane *lane, uint64_t now_ms)
 {
-    if (lane->config == NULL || now_ms < lane->paused_until_ms)
+    if (lane->config == NULL || lane->is_paused || now_ms < lane->paused_until_ms)
         return 0;
     if (lane->running >= lane->config->concurrency)
         return 0;
@@ -135,10 +135,45 @@ static bool has_backlog(const struct lane *lane)
 bool lanes_are_empty(const struct lanes *l)
 {
     for (size_t i = 0; i < l->count; i++) {
-        if (l->items[i]->config != NULL && has_backlog(l->items[i]))
+        const struct lane *lane = l->items[i];
+        if (lane->config != NULL && !lane->is_paused && lane->pauses == 0 && has_backlog(lane))
             return false;
     }
     return true;
+}
+
+bool lanes_are_stuck(const struct lanes *l)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        if (l->items[i]->config != NULL && l->items[i]->pauses > 0 && has_backlog(l->items[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool has_name(const char *const *names, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool lanes_set_paused(struct lanes *l, const char *const *tasks, size_t n, lanes_paused_cb cb,
+                      void *arg)
+{
+    bool is_any_resumed = false;
+    for (size_t i = 0; i < l->count; i++) {
+        struct lane *lane = l->items[i];
+        bool is_paused = has_name(tasks, n, lane->task);
+        if (is_paused == lane->is_paused)
+            continue;
+        lane->is_paused = is_paused;
+        is_any_resumed = is_any_resumed || !is_paused;
+        cb(lane, arg);
+    }
+    return is_any_resumed;
 }
 
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)

@@ -422,7 +422,8 @@ START_TEST(cancel_answers_for_each_id)
     ck_assert_str_eq(listed((const char *const[]){NULL}), "5 4");
     r = OUTBOX_RUN("cancel", "4", "5", "1");
     ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
-    ck_assert_str_eq(r.out, "4: running: not cancelled\n5: cancelled\n1: not found\n");
+    ck_assert_str_eq(r.out, "4: cancelling: its dispatcher has been told to end it\n5: cancelled\n"
+                            "1: not found\n");
     ck_assert_str_eq(listed((const char *const[]){NULL}), "4");
 }
 END_TEST
