@@ -11,7 +11,15 @@
 
 enum { LOG_EVERY_MS = 10000 };
 
-static const char not_started[] = "not started: the dispatcher stops, or its lease ends";
+/* A job that was claimed is to begin, or to be given back: meanwhile the dispatcher was told to
+ * stop, its lease is ending, or an operator cancelled the job or paused its task. */
+static bool may_begin(const struct dispatcher *d, const struct execution *e)
+{
+    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->lane->is_paused;
+}
+
+static const char not_started[] =
+    "not started: the dispatcher stops, its lease ends, or the task was paused";
 
 #define execution_of(node) list_entry(node, struct execution, link)
 
@@ -134,7 +142,7 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     struct execution *e = arg;
     struct dispatcher *d = e->run.owner;
     e->is_fetch_under_way = false;
-    if (e->is_lost || e->is_cancelled || !dispatcher_may_start(d)) {
+    if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
         return;
@@ -183,7 +191,7 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     d->executions_count++;
     lanes_slot_taken(&d->lanes, lane, task);
     e->is_cancelled = control_is_cancelled(d, e->job.id);
-    if (e->is_cancelled || !dispatcher_may_start(d)) {
+    if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
