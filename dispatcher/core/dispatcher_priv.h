@@ -7,9 +7,9 @@
 
 #include "core/dispatcher.h"
 #include "core/execution.h"
-#include "core/walk.h"
 #include "core/session.h"
 #include "core/stream.h"
+#include "core/walk.h"
 #include "exec/spawn_client.h"
 
 enum stop_phase {
@@ -69,6 +69,7 @@ struct dispatcher {
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     uint64_t turn_ms; /* when the newest one began */
+    bool is_pacing;   /* turn_timer is set for the pace: not needed if slots are free before */
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
     bool settle_skips_locked;

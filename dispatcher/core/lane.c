@@ -192,6 +192,26 @@ bool lanes_have_slots(const struct lanes *l, uint64_t now_ms)
     return false;
 }
 
+bool lanes_are_busy(const struct lanes *l, uint64_t now_ms)
+{
+    unsigned processes = lanes_free_processes(l, now_ms);
+    for (size_t i = 0; i < l->count; i++) {
+        const struct lane *lane = l->items[i];
+        unsigned slots = lane_free_slots(lane, now_ms);
+        if (slots == 0)
+            continue; /* no handler, paused, or all in use */
+        bool shares = task_is_process(lane->config);
+        unsigned of = lane->config->concurrency;
+        if (shares && l->config->concurrency < of)
+            of = l->config->concurrency;
+        if (shares && processes < slots)
+            slots = processes;
+        if (has_backlog(lane) && slots > of / 2)
+            return false;
+    }
+    return true;
+}
+
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms)
 {
     for (size_t i = 0; i < l->count; i++) {

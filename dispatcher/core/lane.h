@@ -72,6 +72,9 @@ unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms);
 /* True when a look now could claim something of a task. */
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
 bool lanes_have_slots(const struct lanes *l, uint64_t now_ms);
+/* True when at least half of the slots that wait for work have some: of every lane with a backlog.
+ */
+bool lanes_are_busy(const struct lanes *l, uint64_t now_ms);
 /* True when it would: a lane with a backlog has a free slot. */
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms);
 
