@@ -40,6 +40,11 @@ crowd|jobs/s, 100 tasks, 200 writers against 1, 1|jobs_per_s|outbox|100x200|outb
 exec|jobs/s of /bin/true, beside posix_spawn|jobs_per_s|outbox|-|posix_spawn|-|ratio>=|0.9
 exec|jobs/s of /bin/true, beside xargs -P|jobs_per_s|outbox|-|xargs|-|info|
 exec|processor us of a job, beside posix_spawn|process_us|outbox|-|posix_spawn|-|info|
+exec|processes/s without a database, small|jobs_per_s|path|0|posix_spawn|0|ratio>=|0.9
+exec|processes/s without a database, 200 MB|jobs_per_s|path|200|posix_spawn|200|ratio>=|0.9
+exec|processor us without a database, small|process_us|path|0|posix_spawn|0|info|
+exec|processes/s beside uv_spawn, small|jobs_per_s|path|0|uv_spawn|0|info|
+exec|processes/s beside uv_spawn, 200 MB|jobs_per_s|path|200|uv_spawn|200|info|
 webhook|jobs/s, beside a bare libcurl loop|jobs_per_s|outbox|-|libcurl|-|ratio>=|0.6
 webhook|jobs/s, beside wrk|jobs_per_s|outbox|-|wrk|-|info|
 graphile|jobs/s, trivial task, its best batched mode|jobs_per_s|outbox|trivial|graphile|trivial|ratio>=|4
