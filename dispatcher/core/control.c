@@ -26,10 +26,35 @@ static void keep_cancelled(struct control *c, const struct store_orders *orders)
     c->cancelled_count = n;
 }
 
+static void forget_paused(struct control *c)
+{
+    for (size_t i = 0; i < c->paused_count; i++)
+        ob_free(c->paused[i]);
+    ob_free(c->paused);
+    c->paused = NULL;
+    c->paused_count = 0;
+}
+
+/* Kept for tasks that get a handler by a reload. */
+static void keep_paused(struct control *c, const struct store_orders *orders)
+{
+    forget_paused(c);
+    c->paused = ob_xcalloc(orders->paused_count + 1, sizeof *c->paused);
+    for (size_t i = 0; i < orders->paused_count; i++)
+        c->paused[c->paused_count++] = ob_xstrdup(orders->paused[i]);
+}
+
+void control_reloaded(struct dispatcher *d)
+{
+    (void)lanes_set_paused(&d->lanes, (const char *const *)d->control.paused,
+                           d->control.paused_count, on_pause_changed, d);
+}
+
 void control_orders(void *arg, const struct store_orders *orders)
 {
     struct dispatcher *d = arg;
     keep_cancelled(&d->control, orders);
+    keep_paused(&d->control, orders);
     for (size_t i = 0; i < d->control.cancelled_count; i++)
         runner_cancel(d, d->control.cancelled[i]);
     if (lanes_set_paused(&d->lanes, orders->paused, orders->paused_count, on_pause_changed, d))
@@ -80,4 +105,5 @@ void control_deinit(struct dispatcher *d)
 {
     ob_free(d->control.cancelled);
     d->control.cancelled = NULL;
+    forget_paused(&d->control);
 }

@@ -278,6 +278,7 @@ static void reload(struct dispatcher *d)
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
         lanes_set_config(&d->lanes, config);
+        control_reloaded(d);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
         turn_reloaded(d);

@@ -40,6 +40,8 @@ struct wake {
 struct control {
     int64_t *cancelled; /* jobs of ours that are to end, as the newest orders say */
     size_t cancelled_count;
+    char **paused; /* tasks, handled here or not */
+    size_t paused_count;
 };
 
 struct dispatcher {
@@ -150,6 +152,7 @@ void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or l
 /* control.c */
 /* What operators ask for: ends jobs, pauses tasks, lets others go. */
 void control_orders(void *arg, const struct store_orders *orders);
+void control_reloaded(struct dispatcher *d); /* tasks that are new here may be paused */
 bool control_is_cancelled(const struct dispatcher *d, int64_t id); /* it is not to begin */
 /* An outcome says that the whole task shall rest. */
 void control_pause(struct dispatcher *d, const struct execution *e);

@@ -131,6 +131,48 @@ START_TEST(a_pause_that_was_not_told_of_is_seen_at_the_next_heartbeat)
 }
 END_TEST
 
+START_TEST(a_handler_that_a_reload_brings_finds_its_task_paused)
+{
+    testdb_exec("SELECT outbox.pause('mail')");
+    enqueue_jobs("mail", 2);
+    const char *other = handler_script("other", "");
+    const char *config = e2e_config("tasks:\n  other: {exec: [%s]}\n", other);
+    const char *const args[] = {"--config", config, NULL};
+    daemon_start_ready(&d, args, NULL);
+    (void)e2e_config("tasks:\n  other: {exec: [%s]}\n  mail: {exec: [%s]}\n", other,
+                     handler_script("mail", ""));
+    daemon_kill(&d, SIGHUP);
+    daemon_expect_log(&d, "event=reloaded", E2E_WAIT_MS);
+    serve_others();
+    ck_assert_int_eq(live("mail"), 2);
+    testdb_exec("SELECT outbox.resume('mail')");
+    wait_until_all_done();
+    daemon_stop(&d);
+}
+END_TEST
+
+/* The claim had been sent when the pause was seen: what it brings is given back uncounted. */
+START_TEST(a_claim_under_way_begins_nothing_any_more)
+{
+    const char *const args[] = {"--shell", recording("mail", ""), "--lease", "12s", NULL};
+    daemon_start_ready(&d, args, NULL);
+    hold_claims();
+    enqueue_jobs("mail", 2);
+    wait_for_held_claim();
+    testdb_exec("SELECT outbox.pause('mail')");
+    daemon_expect_log(&d, "event=paused task=mail", E2E_WAIT_MS); /* by the heartbeat */
+    let_claims_go();
+    bool ok = wait_until(testdb_long("SELECT count(*) FROM outbox.jobs WHERE state = 'ready' AND"
+                                     " attempts = 0") == 2,
+                         E2E_WAIT_MS);
+    ck_assert(ok);
+    ck_assert_uint_eq(runs_count(), 0);
+    testdb_exec("SELECT outbox.resume('mail')");
+    wait_until_all_done();
+    daemon_stop(&d);
+}
+END_TEST
+
 START_TEST(every_dispatcher_obeys)
 {
     struct daemon one;
@@ -241,6 +283,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_pause_outlives_the_dispatcher);
     tcase_add_test(tc, a_lost_connection_forgets_no_pause);
     tcase_add_test(tc, a_pause_that_was_not_told_of_is_seen_at_the_next_heartbeat);
+    tcase_add_test(tc, a_handler_that_a_reload_brings_finds_its_task_paused);
+    tcase_add_test(tc, a_claim_under_way_begins_nothing_any_more);
     tcase_add_test(tc, every_dispatcher_obeys);
     tcase_add_test(tc, an_endpoint_that_is_gone_pauses_its_task);
     tcase_add_test(tc, the_command_lists_and_answers);
