@@ -45,6 +45,9 @@ exec|processes/s without a database, 200 MB|jobs_per_s|path|200|posix_spawn|200|
 exec|processor us without a database, small|process_us|path|0|posix_spawn|0|info|
 exec|processes/s beside uv_spawn, small|jobs_per_s|path|0|uv_spawn|0|info|
 exec|processes/s beside uv_spawn, 200 MB|jobs_per_s|path|200|uv_spawn|200|info|
+worker|jobs/s, window 16|jobs_per_s|outbox|16|bare|16|value>=|60000
+worker|jobs/s, window 1|jobs_per_s|outbox|1|bare|1|info|
+worker|jobs/s, window 16, beside bare pipes|jobs_per_s|outbox|16|bare|16|info|
 webhook|jobs/s, beside a bare libcurl loop|jobs_per_s|outbox|-|libcurl|-|ratio>=|0.6
 webhook|jobs/s, beside wrk|jobs_per_s|outbox|-|wrk|-|info|
 graphile|jobs/s, trivial task, its best batched mode|jobs_per_s|outbox|trivial|graphile|trivial|ratio>=|4

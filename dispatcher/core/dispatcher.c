@@ -57,7 +57,7 @@ struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kin
         err = discard_executor_new(&d->loop, ex);
         break;
     case HANDLER_WORKER:
-        err = OB_ECONFIG; /* refused when the configuration is loaded */
+        err = workers_new(d, ex);
         break;
     }
     if (err != 0)
@@ -177,6 +177,7 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
     else if (phase == PHASE_TERMINATING)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
+    workers_retire(d, phase == PHASE_KILLING);
     runner_release_fetching(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
@@ -257,11 +258,10 @@ void dispatcher_idle(struct dispatcher *d)
         close_everything(d);
         return;
     }
-    if (!control_is_drained(d))
-        return;
-    if (lanes_are_stuck(&d->lanes))
-        note_rows_left(d);
-    begin_stop(d, "drained");
+    if (control_is_drained(d)) {
+        d->exit_code = lanes_are_stuck(&d->lanes) ? OB_EXIT_TRY_AGAIN : d->exit_code;
+        begin_stop(d, "drained");
+    }
 }
 
 /* ---- signals ---- */
@@ -278,7 +278,7 @@ static void reload(struct dispatcher *d)
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
         lanes_set_config(&d->lanes, config);
-        control_reloaded(d);
+        workers_configure(d);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
         turn_reloaded(d);
@@ -320,8 +320,10 @@ static void on_ready(void *arg)
 {
     struct dispatcher *d = arg;
     d->is_claim_unknown = false; /* given back while joining */
-    if (d->phase == PHASE_RUNNING)
+    if (d->phase == PHASE_RUNNING) {
+        workers_configure(d);
         runner_fetch_again(d);
+    }
     turn_ready(d);
 }
 

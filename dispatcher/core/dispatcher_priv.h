@@ -1,5 +1,5 @@
 /* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
- * wake.c and runner.c alone. */
+ * wake.c, runner.c and workers.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -161,6 +161,12 @@ void control_cancelled_outcome(struct outcome *o);
 /* Asked to drain, and nothing is left that could run. Logs if it could not all. */
 bool control_is_drained(const struct dispatcher *d);
 void control_deinit(struct dispatcher *d);
+
+/* workers.c */
+int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
+void workers_configure(struct dispatcher *d);            /* the lanes' configuration is in force */
+void workers_prefetch(struct dispatcher *d);             /* how much may be claimed ahead now */
+void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */
 bool dispatcher_may_start(const struct dispatcher *d); /* a job that was claimed */

@@ -99,9 +99,10 @@ static void await_pauses(struct dispatcher *d)
 }
 
 /* True when a look now is wanted, and could claim something. */
-static bool wants_look(const struct dispatcher *d)
+static bool wants_look(struct dispatcher *d)
 {
     uint64_t now = clock_mono_ms();
+    workers_prefetch(d);
     if (!dispatcher_may_start(d) || d->is_quiet || !lanes_have_slots(&d->lanes, now))
         return false;
     return d->look_wanted || d->stream.is_full || lanes_have_work(&d->lanes, now);
@@ -395,6 +396,7 @@ void turn_ready(struct dispatcher *d)
 
 void turn_reloaded(struct dispatcher *d)
 {
+    control_reloaded(d); /* before the first look with it */
     if (uv_is_active((uv_handle_t *)&d->poll_timer))
         start_poll_timers(d);
     if (session_is_ready(d->session))

@@ -197,6 +197,37 @@ START_TEST(a_webhooks_transfer_is_dropped)
 }
 END_TEST
 
+/* As at a timeout: the process ends, and what else it has is given to another. */
+START_TEST(a_workers_job_is_ended_with_its_process)
+{
+    const char *worker = test_file("worker.py",
+                                   "import json, signal, sys\n"
+                                   "for line in sys.stdin.buffer:\n"
+                                   "    m = json.loads(line)\n"
+                                   "    r = {'op': 'ready', 'proto': 1}\n"
+                                   "    if m['op'] != 'hello':\n"
+                                   "        n = json.loads(sys.stdin.buffer.read(m['len']))['n']\n"
+                                   "        while n == 1: signal.pause()\n"
+                                   "        r = {'id': m['id'], 'status': 'ok'}\n"
+                                   "    sys.stdout.buffer.write(json.dumps(r).encode() + b'\\n')\n"
+                                   "    sys.stdout.buffer.flush()\n",
+                                   0644);
+    const char *config = e2e_config(
+        "tasks:\n  mail: {worker: [/usr/bin/python3, %s], processes: 1, timeout: 1h}\n", worker);
+    const char *const args[] = {"--config", config, NULL};
+    daemon_start_ready(&d, args, NULL);
+    enqueue_jobs("mail", 3);
+    bool ok = wait_until(
+        testdb_long("SELECT count(*) FROM outbox.jobs WHERE state = 'running' AND id = 1") == 1,
+        E2E_WAIT_MS);
+    ck_assert(ok);
+    expect_cancelled(OUTBOX_RUN("cancel", "--wait", "1"), 1);
+    wait_until_all_done();
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.jobs"), 0);
+    daemon_stop(&d);
+}
+END_TEST
+
 /* kill -9 of the dispatcher between the request and the end of the command: its lease is taken
  * over, and the job does not run again. */
 START_TEST(a_dispatcher_that_dies_in_the_middle_does_not_bring_the_job_back)
@@ -261,6 +292,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_request_that_nobody_was_told_of_is_seen_at_the_next_heartbeat);
     tcase_add_test(tc, a_job_that_is_cancelled_on_its_way_here_is_ended);
     tcase_add_test(tc, a_webhooks_transfer_is_dropped);
+    tcase_add_test(tc, a_workers_job_is_ended_with_its_process);
     tcase_add_test(tc, a_dispatcher_that_dies_in_the_middle_does_not_bring_the_job_back);
     tcase_add_test(tc, a_dispatcher_that_stops_gives_no_cancelled_job_back);
     tcase_add_test(tc, a_reconnect_in_the_middle_changes_nothing);
