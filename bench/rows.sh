@@ -40,6 +40,11 @@ crowd|jobs/s, 100 tasks, 200 writers against 1, 1|jobs_per_s|outbox|100x200|outb
 exec|jobs/s of /bin/true, beside posix_spawn|jobs_per_s|outbox|-|posix_spawn|-|ratio>=|0.9
 exec|jobs/s of /bin/true, beside xargs -P|jobs_per_s|outbox|-|xargs|-|info|
 exec|processor us of a job, beside posix_spawn|process_us|outbox|-|posix_spawn|-|info|
+exec|processes/s without a database, small|jobs_per_s|path|0|posix_spawn|0|ratio>=|0.9
+exec|processes/s without a database, 200 MB|jobs_per_s|path|200|posix_spawn|200|ratio>=|0.9
+exec|processor us without a database, small|process_us|path|0|posix_spawn|0|info|
+exec|processes/s beside uv_spawn, small|jobs_per_s|path|0|uv_spawn|0|info|
+exec|processes/s beside uv_spawn, 200 MB|jobs_per_s|path|200|uv_spawn|200|info|
 worker|jobs/s, window 16|jobs_per_s|outbox|16|bare|16|value>=|60000
 worker|jobs/s, window 1|jobs_per_s|outbox|1|bare|1|info|
 worker|jobs/s, window 16, beside bare pipes|jobs_per_s|outbox|16|bare|16|info|

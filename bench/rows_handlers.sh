@@ -12,7 +12,7 @@ xargs_true() { # JOBS AT_ONCE
 export -f xargs_true
 
 row_exec() {
-    local jobs at_once=8
+    local jobs mb at_once=8
     jobs=$(pick 2500 20000)
     configure <<END
 concurrency: $at_once
@@ -25,6 +25,11 @@ END
         use_daemon bench_exec
         watch exec outbox - bench_exec "$jobs" "${run_command[@]}"
         measure exec xargs - 120 bash -c "xargs_true $jobs $at_once"
+        for mb in 0 200; do # of touched memory: what a fork would have to copy
+            measure exec posix_spawn "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" bare "$mb"
+            measure exec path "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" path "$mb"
+            measure exec uv_spawn "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" uv "$mb"
+        done
     done
     drop_db bench_exec
 }

@@ -86,7 +86,8 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[]) IS
 -- attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
 --   brief        true: what was recorded is not answered
--- Returns for each job: 'done' recorded; 'lost' it is there under another claim: this result is
+-- Returns for each job: 'done' recorded; 'cancelled' recorded, and the job removed instead of being
+-- run again or kept as dead; 'lost' it is there under another claim: this result is
 -- void; 'gone' there is no such job any more; 'busy' (with skip_locked) its row is locked: nothing
 -- was recorded, say it again later. Rows are locked in the order of their ids.
 -- Errors: 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
@@ -160,6 +161,7 @@ DECLARE
     done_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
+    cancelled bigint[];
 BEGIN
     PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
     WITH locked AS MATERIALIZED (
@@ -183,12 +185,19 @@ BEGIN
         SELECT array_agg(g.id) INTO logged_ids FROM gone g WHERE g.logged;
         DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
     END IF;
+    cancelled := outbox.end_cancelled(fate_ids);
+    IF cancelled IS NOT NULL THEN
+        SELECT array_agg(f.id), array_agg(f.fate) INTO fate_ids, fates
+        FROM unnest(fate_ids, fates) AS f(id, fate) WHERE f.id <> ALL (cancelled);
+    END IF;
     IF fate_ids IS NOT NULL THEN
         PERFORM outbox.log_attempts(owner, fate_ids, fates);
         PERFORM outbox.put_back(fate_ids, fates);
         PERFORM outbox.bury(fate_ids, fates);
     END IF;
-    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, held_ids, held_claims);
+    RETURN QUERY SELECT a.id, CASE WHEN a.answer = 'done' AND a.id = ANY (cancelled)
+                                   THEN 'cancelled' ELSE a.answer END
+                 FROM outbox.answers(ids, claims, held_ids, held_claims) a;
 END
 $$;
 COMMENT ON FUNCTION outbox.settle_mixed(bigint, bigint[], bigint[], jsonb) IS

@@ -161,6 +161,8 @@ extern const struct command cmd_stats_command;
 extern const struct command cmd_dispatchers_command;
 extern const struct command cmd_cancel_command;
 extern const struct command cmd_retry_command;
+extern const struct command cmd_pause_command;
+extern const struct command cmd_resume_command;
 
 /* run.c: the daemon. Its options are in cmd.c's table entry. */
 int cmd_run(const struct cmd_args *args);

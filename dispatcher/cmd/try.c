@@ -28,6 +28,7 @@ static const struct cmd_option options[] = {
     {"id", '\0', "N", "as the job with this id (default 1)"},
     {"key", 'k', "KEY", "as a job with this key"},
     {"header", 'H', "NAME=VALUE", "a header of the job; repeatable"},
+    {"timeout", '\0', "DURATION", "instead of the task's own"},
     {"msgpack", '\0', NULL, "standard input holds msgpack instead of JSON"},
     CMD_OPTION_JSON,
     CMD_OPTIONS_END,
@@ -208,6 +209,10 @@ static int make_job(struct trial *t, const struct cmd_args *args)
     int code = cmd_int_value(args, "id", 1, INT64_MAX, &id);
     if (code == 0)
         code = cmd_int_value(args, "attempt", 1, 32767, &attempt);
+    if (code == 0)
+        code = cmd_duration_value(args, "timeout", &t->task.timeout_ms);
+    if (code == 0 && t->task.timeout_ms == 0)
+        code = cmd_usage(args, "--timeout 0: expected a duration such as 30s");
     if (code == 0)
         code = input_headers(args, &t->headers, &t->job.headers);
     if (code == 0)

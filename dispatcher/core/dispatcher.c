@@ -258,11 +258,10 @@ void dispatcher_idle(struct dispatcher *d)
         close_everything(d);
         return;
     }
-    bool is_drained = d->options->drain && session_is_ready(d->session) && !d->look_wanted &&
-                      !d->stream.is_full && d->stream.revisit_count == 0 &&
-                      lanes_are_empty(&d->lanes);
-    if (is_drained)
+    if (control_is_drained(d)) {
+        d->exit_code = lanes_are_stuck(&d->lanes) ? OB_EXIT_TRY_AGAIN : d->exit_code;
         begin_stop(d, "drained");
+    }
 }
 
 /* ---- signals ---- */
@@ -446,6 +445,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
         .tokens = tokens,
         .on_adopted = on_adopted,
         .is_clear = is_clear,
+        .on_orders = control_orders,
     };
     d->options = options;
     list_init(&d->executions);
@@ -494,6 +494,7 @@ int dispatcher_run(const struct dispatcher_options *options)
     lanes_deinit(&d->lanes);
     stream_deinit(&d->stream);
     wake_deinit(d);
+    control_deinit(d);
     ob_free(d);
     return exit_code;
 }

@@ -30,6 +30,8 @@ struct outcome {
     int http_status;                  /* 0: none */
     bool uncounted;     /* DEAD without a run (expired, attempts exhausted by lost claims) */
     bool misconfigured; /* RELEASE: the handler cannot run at all; the task pauses */
+    bool pauses_task;   /* DEAD: nobody is there for any job of the task any more (HTTP 410): it is
+                         * paused until `outbox resume` */
     bool spawn_failed; /* RELEASE: no process to be had (EAGAIN, ENOMEM, EMFILE); spawning pauses */
     uint64_t started_us; /* unix time */
     uint64_t duration_ms;

@@ -46,7 +46,7 @@ struct transfer {
     struct curl_slist *headers;
     struct response response;
     uv_timer_t deadline;
-    bool is_dropped; /* STOP_KILL; the deadline is due at once */
+    bool is_dropped; /* STOP_KILL or STOP_CANCEL; the deadline is due at once */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -340,7 +340,7 @@ static void webhook_stop(struct executor *ex, struct run *run, enum stop_reason 
     struct transfer *t = run->executor_data;
     ob_assert(t != NULL);
     ob_assert(t->owner == (struct webhook *)ex);
-    if (reason != STOP_KILL || t->is_dropped)
+    if ((reason != STOP_KILL && reason != STOP_CANCEL) || t->is_dropped)
         return;
     t->is_dropped = true;
     (void)uv_timer_start(&t->deadline, on_deadline, 0, 0);

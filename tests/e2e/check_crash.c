@@ -26,7 +26,6 @@ static const char *const crash_points[] = {
     "after_claim_sent",
     "after_claim_before_start",
     "before_start",
-    "command_started",
     "after_start",
     "command_exited",
     "after_run_before_settle",

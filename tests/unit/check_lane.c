@@ -295,6 +295,55 @@ static struct outcome misconfigured(void)
     return o;
 }
 
+static unsigned told_count;
+
+static void on_paused(const struct lane *l, void *arg)
+{
+    ck_assert_ptr_eq(l, lane("b"));
+    ck_assert_ptr_eq(arg, &lanes);
+    told_count++;
+}
+
+START_TEST(paused_task_has_no_slots_and_keeps_no_drain)
+{
+    static const char *const names[] = {"b", "unknown"};
+    begin("tasks:\n  a: {discard: }\n  b: {discard: , concurrency: 3}\n");
+    told_count = 0;
+    ck_assert(!lanes_set_paused(&lanes, names, 2, on_paused, &lanes));
+    ck_assert(!lanes_set_paused(&lanes, names, 2, on_paused, &lanes)); /* as it was */
+    ck_assert_uint_eq(told_count, 1);
+    ck_assert_int_eq(wanted("b"), 0);
+    ck_assert_int_gt(wanted("a"), 0);
+    ck_assert(!lanes_are_empty(&lanes)); /* a's backlog is not known */
+    memset(lane("a")->backlogs, 0, sizeof lane("a")->backlogs);
+    ck_assert(lanes_are_empty(&lanes));
+    ck_assert(!lanes_are_stuck(&lanes));
+    ck_assert(lanes_set_paused(&lanes, names + 1, 1, on_paused, &lanes));
+    ck_assert_uint_eq(told_count, 2);
+    ck_assert_int_eq(wanted("b"), 3);
+    ck_assert(!lanes_are_empty(&lanes));
+    end();
+}
+END_TEST
+
+/* The pace of turns: half of the slots that wait for work have some. */
+START_TEST(slots_are_busy_while_half_of_them_are)
+{
+    begin("tasks:\n  a: {discard: , concurrency: 4}\n");
+    ck_assert(!lanes_are_busy(&lanes, NOW));
+    take("a", 1);
+    ck_assert(!lanes_are_busy(&lanes, NOW));
+    take("a", 1);
+    ck_assert(lanes_are_busy(&lanes, NOW));
+    take("a", 2);
+    ck_assert(lanes_are_busy(&lanes, NOW));
+    give_back("a", 4);
+    memset(lane("a")->backlogs, 0, sizeof lane("a")->backlogs);
+    ck_assert(lanes_are_busy(&lanes, NOW)); /* nothing waits for them */
+    end();
+}
+END_TEST
+
 START_TEST(misconfigured_task_pauses_longer_each_time)
 {
     static const uint64_t expected[] = {1000,  2000,   4000,   8000,   16000, 32000,
@@ -940,6 +989,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, many_reloads_keep_every_lane_once);
     suite_add_tcase(s, tc);
     tc = tcase_create("pauses");
+    tcase_add_test(tc, paused_task_has_no_slots_and_keeps_no_drain);
+    tcase_add_test(tc, slots_are_busy_while_half_of_them_are);
     tcase_add_test(tc, misconfigured_task_pauses_longer_each_time);
     tcase_add_test(tc, jobs_of_one_pause_count_once);
     tcase_add_test(tc, run_or_reload_ends_the_row_of_pauses);
