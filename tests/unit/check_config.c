@@ -381,14 +381,6 @@ START_TEST(wrong_values_are_refused_with_place_and_expectation)
 END_TEST
 
 static const char *const later[] = {"worker: [/bin/x]",
-                                    "secret_file: /x",
-                                    "secret_env: X",
-                                    "secrets: []",
-                                    "client_cert: /x",
-                                    "client_key: /x",
-                                    "private_addresses: deny",
-                                    "breaker: {}",
-                                    "rate: 5",
                                     "keep: 1d",
                                     "on_dead: x",
                                     "max_ready: 5"};
