@@ -289,7 +289,9 @@ static struct measure measure_executor(void)
     task.webhook.tls_verify = true;
     task.webhook.response_capture_bytes = (size_t)8 * 1024;
     task.webhook.response_drain_bytes = (size_t)64 * 1024;
-    if (uv_loop_init(&loop) != 0 || webhook_executor_new(&loop, concurrency + 1, &ex) != 0)
+    task.concurrency = concurrency;
+    const struct config config = {.tasks = &task, .tasks_count = 1};
+    if (uv_loop_init(&loop) != 0 || webhook_executor_new(&loop, &config, &ex) != 0)
         die("no executor");
     runs_done = 0;
     uint64_t begin_us = clock_mono_us();

@@ -105,15 +105,24 @@ void lanes_forget(struct lanes *l)
     }
 }
 
-/* Free slots of the lane itself, whatever the daemon's own limit. */
-static unsigned free_slots(const struct lane *lane, uint64_t now_ms)
+/* What the executor leaves of n slots; 0: until when. */
+static unsigned room_for(const struct lanes *l, const struct lane *lane, unsigned n,
+                         uint64_t now_ms, uint64_t *ret_until_ms)
 {
+    unsigned room = l->room != NULL ? l->room(l->room_arg, lane->config, now_ms, ret_until_ms) : n;
+    return n < room ? n : room;
+}
+
+/* Free slots of the lane itself, whatever the daemon's own limit. */
+static unsigned free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
+{
+    uint64_t until_ms = 0;
     if (lane->config == NULL || now_ms < lane->paused_until_ms)
         return 0;
     if (lane->running >= lane->config->concurrency)
         return 0;
     unsigned n = lane->config->concurrency - lane->running;
-    return n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX;
+    return room_for(l, lane, n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX, now_ms, &until_ms);
 }
 
 static unsigned free_processes(const struct lanes *l, uint64_t now_ms)
@@ -143,7 +152,7 @@ bool lanes_are_empty(const struct lanes *l)
 
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
 {
-    return free_slots(lane, now_ms) > 0 &&
+    return free_slots(l, lane, now_ms) > 0 &&
            (!is_process(lane->config) || free_processes(l, now_ms) > 0);
 }
 
@@ -255,7 +264,7 @@ struct lanes_asked *lanes_ask(struct lanes *l, bool may_claim, uint64_t now_ms)
         struct lane *lane = l->items[i];
         if (lane->config == NULL)
             continue;
-        unsigned slots = may_claim ? free_slots(lane, now_ms) : 0;
+        unsigned slots = may_claim ? free_slots(l, lane, now_ms) : 0;
         bool shares = is_process(lane->config);
         if (shares && slots > processes)
             slots = processes;
@@ -383,8 +392,13 @@ uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms)
 {
     uint64_t end = l->spawn_paused_until_ms > now_ms ? l->spawn_paused_until_ms : UINT64_MAX;
     for (size_t i = 0; i < l->count; i++) {
-        uint64_t until = l->items[i]->paused_until_ms;
-        if (l->items[i]->config != NULL && until > now_ms && until < end)
+        const struct lane *lane = l->items[i];
+        uint64_t until = lane->paused_until_ms;
+        if (lane->config == NULL)
+            continue;
+        if (until <= now_ms && room_for(l, lane, 1, now_ms, &until) > 0)
+            continue;
+        if (until > now_ms && until < end)
             end = until;
     }
     return end;

@@ -1,4 +1,4 @@
-/* request.c - see request.h. Called by http.c once an attempt. The headers are documented in
+/* request.c - see request.h. Called by transfer.c once an attempt. The headers are documented in
  * docs/handlers-webhook.md: change both. */
 #include "webhook/request.h"
 

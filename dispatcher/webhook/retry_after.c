@@ -1,5 +1,5 @@
 /* retry_after.c - see retry_after.h. Reads exactly the bytes given, knows no time zone and no
- * locale. Called by http.c for every answer that is no success. */
+ * locale. Called by response.c for every answer that is no success. */
 #include "webhook/retry_after.h"
 
 #include <stdbool.h>

@@ -321,6 +321,7 @@ END_TEST
 START_TEST(an_executor_that_never_ran_closes)
 {
     struct fixture f;
+    fixture_defaults(&f);
     fixture_open(&f, 0);
     fixture_close(&f);
     fixture_open(&f, 1); /* and another one in the same process works */
