@@ -30,8 +30,9 @@ struct outcome {
     int http_status;                  /* 0: none */
     bool uncounted;     /* DEAD without a run (expired, attempts exhausted by lost claims) */
     bool misconfigured; /* RELEASE: the handler cannot run at all; the task pauses */
+    bool pauses_task;   /* DEAD: nobody is there for any job of the task any more (HTTP 410): it is
+                         * paused until `outbox resume` */
     bool spawn_failed; /* RELEASE: no process to be had (EAGAIN, ENOMEM, EMFILE); spawning pauses */
-    bool pauses_task;  /* DEAD: no job of the task is wanted any more; it pauses until resumed */
     uint64_t started_us; /* unix time */
     uint64_t duration_ms;
     /* Head and tail of the child's output, or of the response. Owned by the executor, valid during

@@ -218,7 +218,7 @@ static void webhook_stop(struct executor *ex, struct run *run, enum stop_reason 
     struct transfer *t = run->executor_data;
     ob_assert(t != NULL);
     ob_assert(t->owner == (struct webhook *)ex);
-    if (reason != STOP_KILL || t->is_dropped)
+    if ((reason != STOP_KILL && reason != STOP_CANCEL) || t->is_dropped)
         return;
     t->is_dropped = true;
     (void)uv_timer_start(&t->deadline, on_deadline, 0, 0);

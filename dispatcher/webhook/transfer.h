@@ -23,7 +23,7 @@ struct transfer {
     struct run *run; /* NULL: idle */
     struct endpoint_entry *endpoint;
     bool is_probe;
-    bool is_dropped; /* STOP_KILL; the deadline is due at once */
+    bool is_dropped; /* STOP_KILL or STOP_CANCEL; the deadline is due at once */
     uv_timer_t deadline;
     struct list link; /* of the idle ones, or of those that run */
 
