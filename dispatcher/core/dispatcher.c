@@ -71,6 +71,8 @@ static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
 {
     struct dispatcher *d = arg;
     struct executor *ex = d->executors[task->kind == HANDLER_EXEC ? HANDLER_SHELL : task->kind];
+    if (ex == NULL && task->kind == HANDLER_WEBHOOK && task->webhook.rate.count > 0)
+        ex = dispatcher_executor(d, task->kind); /* a rate bounds the first ones too */
     if (ex == NULL || ex->ops->room == NULL)
         return UINT_MAX;
     return ex->ops->room(ex, task, now_ms, ret_until_ms);
