@@ -124,7 +124,7 @@ row_enqueue() {
 
 row_producers() {
     local variant ms clients counts
-    ms=$(pick 500 4000)
+    ms=$(pick 500 2000)
     read -ra counts <<<"$(pick "1 64" "1 2 4 8 16 32 64")"
     discard_config 1000
     for _ in $(each_run); do

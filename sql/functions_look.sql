@@ -94,32 +94,41 @@ COMMENT ON FUNCTION outbox.pick(bigint[], integer[], smallint[], xid8[], integer
 --   pending, pending_ids transactions that the position passed, and the last id read of each
 --   lanes         lanes with a backlog: task index * 4 + priority - 1, of tasks with free slots
 --   lane_xids, lane_ids  where each continues: the first row that was not read
---   lane_limits   at most so many rows of each are wanted; 0: it is only known to be open
+--   lane_limits   at most so many rows of each are wanted; 0: not now, it is only known to be open
 --   revisit       ids of rows that could not be locked before
 --   due_from      scheduled jobs before it are ready already
 --   oldest, newest  the last answer's; at first NULL: all its jobs became ready in a transaction
 --                 between these
 --   batch         at most so many rows of the stream are read
 --   payload_max   larger payloads (in bytes) come as NULL: fetch them with outbox.payload
+--   apart         lane_limits and walk_slots together take no more slots than there are
+--   list_running  whether to answer `running`
+--   walk_rows     more than 0: many lanes of one priority are walked at once, in the stream instead
+--                 of each in its index; at most so many rows are read
+--   walk_xid, walk_id    the walk begins at this row
+--   walk_priority of its lanes
+--   walk_slots    at most so many rows of each task are wanted; 0: none
 -- Returns the claimed jobs, in no promised order; then one row in which only state is set, a JSON
 -- object:
 --   position, position_id  hand them in again
 --   cut, xmax              transactions: all below cut are finished, or pending; none at xmax or
 --                          above was visible
 --   full                   the stream has more
---   running                transactions running in the snapshot (absent: none)
+--   running                transactions running in the snapshot (absent: none, or not asked for)
 --   pending                those to add to the list
 --   ended, partial         those to take off it, as they are finished and read; [xid, id] of those
 --                          read in part
 --   blocked                [lane, xid, id]: rows read that found no slot; the first of each lane
---   lanes                  [lane, xid, id]: where a lane of the call continues; [lane]: it is
---                          exhausted
+--   lanes                  [lane, xid, id]: where a walked lane continues, if it was not exhausted
+--   walked                 [[n, xid, id]], if the walk did not come to the end: how many rows it
+--                          wanted, and the last one that it read
 --   missed                 ids that were tried, if not all were obtained: revisit those that did
 --                          not come
 --   held                   ids of `revisit` that somebody still holds locked: revisit them
 --   now, next_due          the server's clock, and the earliest scheduled job's time, in
 --                          microseconds since 1970
 --   xid                    our own transaction, if it has one
+-- Lanes that were walked together continue behind `walked` if they are not among `lanes`.
 -- A lane of `blocked` that is open and continues at or before that row needs nothing.
 -- Errors: 22023 the owner is not registered.
 CREATE OR REPLACE FUNCTION outbox.look(
@@ -128,7 +137,10 @@ CREATE OR REPLACE FUNCTION outbox.look(
     pos_xid xid8, pos_id bigint, older xid8, pending xid8[], pending_ids bigint[],
     lanes integer[], lane_xids xid8[], lane_ids bigint[], lane_limits integer[],
     revisit bigint[], due_from timestamptz, oldest xid8, newest xid8,
-    batch integer DEFAULT 1000, payload_max integer DEFAULT 65536)
+    batch integer DEFAULT 1000, payload_max integer DEFAULT 65536,
+    apart boolean DEFAULT false, list_running boolean DEFAULT true,
+    walk_rows integer DEFAULT 0, walk_xid xid8 DEFAULT '0', walk_id bigint DEFAULT 0,
+    walk_priority integer DEFAULT 2, walk_slots integer[] DEFAULT '{}')
 RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt integer,
               max_attempts integer, lost integer, encoding text, payload bytea,
               payload_size integer, headers text, key text, created_at timestamptz,
@@ -153,6 +165,7 @@ DECLARE
     partial jsonb;
     held jsonb;
     blocked jsonb;
+    heads jsonb;
     walked jsonb;
     -- rows that were read and may have a slot, in parallel: place on disk, id, transaction, task
     -- index, priority
@@ -174,9 +187,12 @@ DECLARE
     n_lanes integer[];
     n_xids xid8[];
     n_ids bigint[];
+    l_lanes integer[]; -- the first of each walked lane that was not wanted
+    l_xids xid8[];
+    l_ids bigint[];
     w_from integer; -- the first of the rows that came from a lane's backlog
     seen integer;
-    most integer;
+    before constant xid8 := coalesce(pos_xid, '0');
     picked integer[];
     tids tid[];
     rest integer[];
@@ -214,13 +230,12 @@ BEGIN
     xmax := pg_snapshot_xmax(snapshot);
 
     -- The cut: below the oldest running transaction that is not to become pending.
-    cut := (greatest(older::text::bigint, xmax::text::bigint - 1000))::text::xid8;
+    cut := greatest(older::text::bigint, xmax::text::bigint - 1000, 1)::text::xid8;
     IF is_full AND last_xid > cut THEN
         cut := last_xid; -- more rows than one look reads lie above: go on with them all the same
     END IF;
-    IF cardinality(running) > 0 THEN
-        SELECT x INTO cut FROM unnest(running || xmax) AS x WHERE x >= cut OR x = xmax
-        ORDER BY x LIMIT 1;
+    IF running[cardinality(running)] >= cut THEN
+        cut := running[width_bucket((cut::text::bigint - 1)::text::xid8, running) + 1];
     ELSE
         cut := xmax;
     END IF;
@@ -235,16 +250,16 @@ BEGIN
         pos_xid := last_xid;
         pos_id := last_id;
     END IF;
+    -- Those that it passed before are on the list.
     IF running[1] <= pos_xid THEN
-        new_pending := ARRAY(SELECT x FROM unnest(running) AS x
-                             WHERE x <= pos_xid AND x <> ALL (pending));
+        new_pending := running[width_bucket(before, running) + 1:width_bucket(pos_xid, running)];
     END IF;
 
     -- Pending transactions that have ended.
-    IF cardinality(pending) > 0 THEN
+    IF cardinality(pending) > 0 AND pending <> running[1:cardinality(pending)] THEN
         WITH over AS MATERIALIZED (
             SELECT p.xid, p.id FROM unnest(pending, pending_ids) AS p(xid, id)
-            WHERE pg_visible_in_snapshot(p.xid, pg_current_snapshot()) LIMIT 100),
+            WHERE pg_visible_in_snapshot(p.xid, snapshot) LIMIT 100),
         found AS MATERIALIZED (
             SELECT o.xid AS of_xid, q.*, k.n, k.n * 4 + q.priority - 1 AS lane,
                    slots[k.n] > 0 AND k.n * 4 + q.priority - 1 <> ALL (lanes) AS is_free
@@ -327,18 +342,27 @@ BEGIN
         b_ids := b_ids || n_ids;
     END IF;
 
-    -- The backlogs; after the stream, whose rows of open lanes they must see.
+    -- The backlogs; after the stream, whose rows of open lanes they must see. First each lane in its
+    -- own index.
     w_from := coalesce(cardinality(c_ids), 0) + 1;
-    IF cardinality(lanes) > 0 THEN
-        SELECT array_agg(r.ctid), array_agg(r.id), array_agg(r.ready_xid), array_agg(r.n),
-               array_agg(r.priority)
-        INTO s_tids, s_ids, s_xids, s_tasks, s_priorities
-        FROM (SELECT q.*, l.lane / 4 AS n
+    IF 0 < ANY (lane_limits) THEN
+        SELECT array_agg(r.ctid) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.id) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.ready_xid) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.lane / 4) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.priority) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.lane) FILTER (WHERE r.nth > r.slots),
+               array_agg(r.ready_xid) FILTER (WHERE r.nth > r.slots),
+               array_agg(r.id) FILTER (WHERE r.nth > r.slots)
+        INTO s_tids, s_ids, s_xids, s_tasks, s_priorities, l_lanes, l_xids, l_ids
+        FROM (SELECT q.*, l.lane, l.slots
               FROM (SELECT u.*, (u.lane % 4 + 1)::smallint AS priority
                     FROM unnest(lanes, lane_xids, lane_ids, lane_limits)
                         AS u(lane, xid, id, slots)) AS l
               CROSS JOIN LATERAL (
-                  SELECT j.ctid, j.id, j.ready_xid, j.priority FROM outbox.job j
+                  SELECT j.ctid, j.id, j.ready_xid, j.priority,
+                         row_number() OVER (ORDER BY j.priority, j.ready_xid, j.id) AS nth
+                  FROM outbox.job j
                   WHERE j.task = tasks[l.lane / 4]
                     AND (j.priority, j.ready_xid, j.id) >= (l.priority, l.xid, l.id)
                     AND j.priority <= l.priority
@@ -353,18 +377,48 @@ BEGIN
         c_priorities := c_priorities || s_priorities;
     END IF;
 
+    -- Then those that are walked together.
+    IF walk_rows > 0 THEN
+        SELECT CASE WHEN count(*) >= walk_rows
+                    THEN jsonb_build_array(jsonb_build_array(
+                             count(*) FILTER (WHERE r.nth <= r.slots),
+                             max(r.ready_xid::text::bigint),
+                             (array_agg(r.id ORDER BY r.ready_xid DESC, r.id DESC))[1])) END,
+               array_agg(r.ctid) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.id) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.ready_xid) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.n) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.priority) FILTER (WHERE r.nth <= r.slots),
+               array_agg(r.n * 4 + r.priority - 1) FILTER (WHERE r.nth = r.slots + 1),
+               array_agg(r.ready_xid) FILTER (WHERE r.nth = r.slots + 1),
+               array_agg(r.id) FILTER (WHERE r.nth = r.slots + 1)
+        INTO walked, s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
+        FROM (SELECT q.*, k.n, k.slots,
+                     row_number() OVER (PARTITION BY k.slots > 0, k.n ORDER BY q.ready_xid, q.id) AS nth
+              FROM (SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
+                    WHERE (j.ready_xid, j.id) >= (walk_xid, walk_id)
+                      AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+                    ORDER BY j.ready_xid, j.id
+                    LIMIT walk_rows) AS q
+              CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
+              CROSS JOIN LATERAL (
+                  SELECT b.n, CASE WHEN tasks[b.n] = q.task AND q.priority = walk_priority
+                                   THEN nullif(walk_slots[b.n], 0) END AS slots OFFSET 0) AS k) AS r;
+        c_tids := c_tids || s_tids;
+        c_ids := c_ids || s_ids;
+        c_xids := c_xids || s_xids;
+        c_tasks := c_tasks || s_tasks;
+        c_priorities := c_priorities || s_priorities;
+        l_lanes := l_lanes || n_lanes;
+        l_xids := l_xids || n_xids;
+        l_ids := l_ids || n_ids;
+    END IF;
+
     -- Who gets a slot.
     seen := coalesce(cardinality(c_ids), 0);
-    IF seen > 0 AND w_from > seen AND cardinality(revisit) = 0
-       AND seen <= least((SELECT min(x) FROM unnest(slots) AS x WHERE x > 0), shared_slots) THEN
+    IF seen > 0 AND (w_from = 1 AND apart OR w_from > seen AND cardinality(revisit) = 0 AND
+           seen <= least((SELECT min(x) FROM unnest(slots) AS x WHERE x > 0), shared_slots)) THEN
         picked := ARRAY(SELECT generate_series(1, seen)); -- enough slots, whatever the tasks
-    ELSIF seen > 0 AND w_from = 1 AND cardinality(lanes) = 1 THEN
-        most := slots[lanes[1] / 4];
-        IF shares[lanes[1] / 4] THEN
-            most := least(most, shared_slots);
-        END IF;
-        picked := ARRAY(SELECT generate_series(1, least(seen, most)));
-        rest := ARRAY(SELECT generate_series(most + 1, seen));
     ELSIF seen > 0 THEN
         SELECT p.chosen, p.rest INTO picked, rest
         FROM outbox.pick(c_ids, c_tasks, c_priorities, c_xids, slots, shares, shared_slots) p;
@@ -399,41 +453,16 @@ BEGIN
     END IF;
 
     -- What the caller must know.
-    IF cardinality(lanes) = 1 AND w_from = 1 AND lane_limits[1] > 0 THEN
-        walked := jsonb_build_array(CASE
-            WHEN cardinality(rest) > 0
-            THEN jsonb_build_array(lanes[1], c_xids[rest[1]]::text::bigint, c_ids[rest[1]])
-            WHEN seen > lane_limits[1]
-            THEN jsonb_build_array(lanes[1], c_xids[seen]::text::bigint, c_ids[seen])
-            ELSE jsonb_build_array(lanes[1]) END);
-    ELSIF cardinality(lanes) > 0 THEN
-        -- One pass over all of them: the lanes, their rows in order, and those that were left.
-        SELECT jsonb_agg(CASE WHEN w.rest_id IS NOT NULL
-                              THEN jsonb_build_array(w.lane, w.rest_xid::text::bigint, w.rest_id)
-                              WHEN w.n > w.slots
-                              THEN jsonb_build_array(w.lane, w.last_xid::text::bigint, w.last_id)
-                              ELSE jsonb_build_array(w.lane) END)
-        INTO walked
-        FROM (SELECT u.lane, max(u.slots) AS slots, count(*) FILTER (WHERE u.kind = 2) AS n,
-                     (array_agg(u.xid ORDER BY u.xid DESC, u.id DESC)
-                          FILTER (WHERE u.kind = 2))[1] AS last_xid,
-                     (array_agg(u.id ORDER BY u.xid DESC, u.id DESC)
-                          FILTER (WHERE u.kind = 2))[1] AS last_id,
-                     (array_agg(u.xid ORDER BY u.xid, u.id) FILTER (WHERE u.kind = 3))[1]
-                         AS rest_xid,
-                     (array_agg(u.id ORDER BY u.xid, u.id) FILTER (WHERE u.kind = 3))[1] AS rest_id
-              FROM (SELECT 1 AS kind, l.lane, l.slots, NULL::xid8 AS xid, NULL::bigint AS id
-                    FROM unnest(lanes, lane_limits) AS l(lane, slots) WHERE l.slots > 0
+    IF l_ids IS NOT NULL OR rest IS NOT NULL THEN
+        SELECT jsonb_agg(jsonb_build_array(m.lane, m.xid::text::bigint, m.id)) INTO heads
+        FROM (SELECT DISTINCT ON (u.lane) u.lane, u.xid, u.id
+              FROM (SELECT * FROM unnest(l_lanes, l_xids, l_ids) AS l(lane, xid, id)
                     UNION ALL
-                    SELECT 2, r.task * 4 + r.priority - 1, NULL, r.xid, r.id
-                    FROM unnest(c_ids[w_from:], c_xids[w_from:], c_tasks[w_from:],
-                                c_priorities[w_from:]) AS r(id, xid, task, priority)
-                    UNION ALL
-                    SELECT 3, c_tasks[p] * 4 + c_priorities[p] - 1, NULL, c_xids[p], c_ids[p]
+                    SELECT c_tasks[p] * 4 + c_priorities[p] - 1, c_xids[p], c_ids[p]
                     FROM unnest(rest) AS p WHERE p >= w_from) AS u
-              GROUP BY u.lane) AS w;
+              ORDER BY u.lane, u.xid, u.id) AS m;
     END IF;
-    IF b_ids IS NOT NULL OR rest[1] < w_from OR cardinality(rest) > 1 THEN
+    IF b_ids IS NOT NULL OR rest IS NOT NULL THEN
         SELECT jsonb_agg(jsonb_build_array(m.lane, m.xid::text::bigint, m.id)) INTO blocked
         FROM (SELECT DISTINCT ON (u.lane) u.lane, u.xid, u.id
               FROM (SELECT * FROM unnest(b_lanes, b_xids, b_ids) AS b(lane, xid, id)
@@ -445,9 +474,10 @@ BEGIN
     state := jsonb_strip_nulls(jsonb_build_object(
         'position', pos_xid::text::bigint, 'position_id', pos_id,
         'cut', cut::text::bigint, 'xmax', xmax::text::bigint, 'full', is_full,
-        'running', (SELECT jsonb_agg(x::text::bigint) FROM unnest(running) AS x),
+        'running', CASE WHEN list_running
+                        THEN (SELECT jsonb_agg(x::text::bigint) FROM unnest(running) AS x) END,
         'pending', (SELECT jsonb_agg(x::text::bigint) FROM unnest(new_pending) AS x),
-        'ended', ended, 'partial', partial, 'blocked', blocked, 'lanes', walked,
+        'ended', ended, 'partial', partial, 'blocked', blocked, 'lanes', heads, 'walked', walked,
         'oldest', oldest::text::bigint, 'newest', newest::text::bigint,
         'held', held, 'missed', CASE WHEN obtained < cardinality(picked)
                        THEN (SELECT jsonb_agg(c_ids[p]) FROM unnest(picked) AS p) END,
@@ -461,7 +491,7 @@ END
 $$;
 COMMENT ON FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8, bigint,
     xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[], timestamptz, xid8,
-    xid8, integer, integer) IS
+    xid8, integer, integer, boolean, boolean, integer, xid8, bigint, integer, integer[]) IS
     'reads the stream of committed jobs from a position on, and claims what slots are free for';
 
 -- outbox.sweep(...): the slow check of a stretch of the stream that was read long ago: rows of the

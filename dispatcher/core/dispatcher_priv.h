@@ -7,7 +7,7 @@
 
 #include "core/dispatcher.h"
 #include "core/execution.h"
-#include "core/lane.h"
+#include "core/walk.h"
 #include "core/session.h"
 #include "core/stream.h"
 #include "exec/spawn_client.h"
@@ -118,6 +118,8 @@ void wake_notified(struct dispatcher *d);
 bool wake_is_busy(struct dispatcher *d);         /* jobs come fast: awake without being asked */
 bool wake_is_asleep(const struct dispatcher *d); /* who enqueues for a free slot will notify */
 void wake_before_turn(struct dispatcher *d); /* sends what sleeping, or staying awake, asks for */
+/* Whether a look should say which transactions were running. */
+bool wake_wants_running(const struct dispatcher *d);
 void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed);
 void wake_settle(struct dispatcher *d); /* nothing is left to do: sleep, or look again soon */
 void wake_unwatch_all(struct dispatcher *d);

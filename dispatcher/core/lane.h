@@ -13,7 +13,6 @@
 #include "base/config.h"
 #include "base/list.h"
 #include "core/outcome.h"
-#include "db/store.h"
 
 enum { PRIORITIES = 4 };
 
@@ -48,6 +47,9 @@ struct lanes {
     void *room_arg;
     struct lane **items; /* sorted by task */
     size_t count;
+    uint64_t walk_xid; /* where the last walk of many lanes began */
+    int64_t walk_id;
+    unsigned walk_pause; /* looks until the next such walk: the last one found little */
     unsigned process_running;
     uint64_t spawn_paused_until_ms; /* no process was to be had */
 };
@@ -61,32 +63,15 @@ struct lane *lanes_find(const struct lanes *l, const char *task); /* NULL: unkno
 void lanes_forget(struct lanes *l);
 /* True when no job is known to wait for a handler that we have. */
 bool lanes_are_empty(const struct lanes *l);
+bool task_is_process(const struct task_config *t);
+/* Free slots of the lane itself, whatever the daemon's own limit; and of that. */
+unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
+unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms);
 /* True when a look now could claim something of a task. */
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
 bool lanes_have_slots(const struct lanes *l, uint64_t now_ms);
 /* True when it would: a lane with a backlog has a free slot. */
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms);
-
-/* What a look is told of the lanes, and what is needed to understand its answer. */
-struct lanes_asked {
-    struct lane **lanes; /* by the index that the call has for the task */
-    const char **tasks;
-    int *slots;
-    bool *shares;
-    size_t count;
-    int shared_slots;
-    size_t slots_sum;
-    int *codes; /* task index * 4 + priority - 1, of open backlogs with free slots */
-    uint64_t *xids;
-    int64_t *ids;
-    int *limits;
-    size_t codes_count;
-};
-/* may_claim false: as if no slot were free. Freed with lanes_asked_free. */
-struct lanes_asked *lanes_ask(struct lanes *l, bool may_claim, uint64_t now_ms);
-void lanes_asked_free(struct lanes_asked *a); /* NULL is fine */
-/* False if the server answered something that was not asked for. */
-bool lanes_learn(const struct lanes_asked *a, const struct seen *seen, const struct batch *claimed);
 
 /* task is what the execution started with: a reload may have changed the lane's since. */
 void lanes_slot_taken(struct lanes *l, struct lane *lane, const struct task_config *task);

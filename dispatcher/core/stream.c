@@ -122,7 +122,8 @@ static void learn_pending(struct stream *s, const struct seen *seen, int64_t due
         if (p == NULL)
             continue;
         s->due_again_us = earlier(s->due_again_us, p->due_from_us);
-        *p = s->pending[--s->pending_count];
+        s->pending_count--;
+        memmove(p, p + 1, (size_t)(&s->pending[s->pending_count] - p) * sizeof *p);
     }
     for (size_t i = 0; i < seen->pending.count; i++)
         add_pending(s, seen->pending.items[i], due_from_us);

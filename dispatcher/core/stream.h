@@ -39,7 +39,7 @@ struct stream {
     uint64_t oldest; /* all our jobs became ready in transactions from this ... */
     uint64_t newest; /* ... to this; 0: not known */
 
-    struct stream_pending *pending;
+    struct stream_pending *pending; /* in the order of their xids, as the look wants them */
     size_t pending_count;
     size_t pending_cap;
     int64_t *revisit; /* read and not obtained: somebody held them locked */

@@ -215,6 +215,13 @@ static void ask_look(struct dispatcher *d, struct turn *t, struct store_look *lo
         .lane_ids = t->asked->ids,
         .lane_limits = t->asked->limits,
         .lanes_count = t->asked->codes_count,
+        .apart = t->asked->apart,
+        .walk_rows = t->asked->walk_rows,
+        .walk_xid = t->asked->walk_xid,
+        .walk_id = t->asked->walk_id,
+        .walk_priority = t->asked->walk_priority,
+        .walk_slots = t->asked->walk_slots,
+        .list_running = wake_wants_running(d),
     };
     stream_ask(&d->stream, look, clock_mono_ms());
 }

@@ -212,6 +212,11 @@ static void keep_watched(struct wake *w, const uint64_t *xids, size_t n)
     w->watch_count = kept;
 }
 
+bool wake_wants_running(const struct dispatcher *d)
+{
+    return d->wake.is_falling || d->wake.watch_count > 0;
+}
+
 void wake_looked(struct dispatcher *d, const struct seen *seen, size_t claimed)
 {
     struct wake *w = &d->wake;

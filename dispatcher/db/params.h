@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "db/pgconn.h"
 
-enum { PARAMS_MAX = 20, PARAMS_SCRATCH = 40 };
+enum { PARAMS_MAX = 32, PARAMS_SCRATCH = 40 };
 
 struct params {
     size_t count;

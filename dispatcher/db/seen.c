@@ -27,7 +27,7 @@ static bool parse_xids(const json_t *object, const char *key, struct seen_xids *
     return true;
 }
 
-/* Rows of [lane, xid, id], [lane] or, without lanes, [xid, id]. */
+/* Rows of [lane, xid, id] or, without lanes, [xid, id]. */
 static bool parse_rows(const json_t *object, const char *key, bool has_lane, struct seen_rows *out)
 {
     const json_t *array = json_object_get(object, key);
@@ -39,11 +39,10 @@ static bool parse_rows(const json_t *object, const char *key, bool has_lane, str
         const json_t *value = json_array_get(array, i);
         struct seen_row *row = &out->items[out->count++];
         size_t at = has_lane ? 1 : 0;
-        if (json_array_size(value) != at + 2 && !(has_lane && json_array_size(value) == 1))
+        if (json_array_size(value) != at + 2)
             return false;
         if (has_lane)
             row->lane = (int)json_integer_value(json_array_get(value, 0));
-        row->is_exhausted = json_array_size(value) == 1;
         row->xid = (uint64_t)json_integer_value(json_array_get(value, at));
         row->id = json_integer_value(json_array_get(value, at + 1));
     }
@@ -67,7 +66,8 @@ static bool parse(const json_t *o, struct seen *s)
            parse_xids(o, "pending", &s->pending) && parse_xids(o, "ended", &s->ended) &&
            parse_xids(o, "missed", &s->missed) && parse_xids(o, "held", &s->held) &&
            parse_rows(o, "partial", false, &s->partial) &&
-           parse_rows(o, "blocked", true, &s->blocked) && parse_rows(o, "lanes", true, &s->lanes);
+           parse_rows(o, "blocked", true, &s->blocked) && parse_rows(o, "lanes", true, &s->lanes) &&
+           parse_rows(o, "walked", true, &s->walked);
 }
 
 struct seen *seen_parse(const char *json, size_t len)
@@ -94,5 +94,6 @@ void seen_free(struct seen *s)
     ob_free(s->partial.items);
     ob_free(s->blocked.items);
     ob_free(s->lanes.items);
+    ob_free(s->walked.items);
     ob_free(s);
 }

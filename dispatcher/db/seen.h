@@ -12,7 +12,6 @@ struct seen_row { /* a place in the stream; of a lane, where there is one */
     int lane;
     uint64_t xid;
     int64_t id;
-    bool is_exhausted; /* of `lanes`: nothing is left, xid and id mean nothing */
 };
 
 struct seen_xids {
@@ -45,6 +44,7 @@ struct seen { /* as documented at outbox.look() */
     struct seen_rows partial;
     struct seen_rows blocked;
     struct seen_rows lanes;
+    struct seen_rows walked; /* one, or none; `lane` is how many rows were wanted */
 };
 
 /* NULL: not such a text, or no memory. Freed with seen_free. */

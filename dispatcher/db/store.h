@@ -150,6 +150,13 @@ struct store_look {
     int64_t *lane_ids;
     int *lane_limits;
     size_t lanes_count;
+    bool apart;        /* what is walked takes no more slots than there are */
+    int walk_rows;     /* 0: no lanes are walked together */
+    uint64_t walk_xid; /* where that begins */
+    int64_t walk_id;
+    int walk_priority;
+    const int *walk_slots; /* by task */
+    bool list_running;
     const int64_t *revisit;
     size_t revisit_count;
     int64_t due_from_us; /* INT64_MIN: from the beginning */

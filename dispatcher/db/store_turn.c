@@ -154,11 +154,19 @@ static void add_look(struct pgbatch *b, int64_t owner, const struct store_look *
     params_timestamp_us(&p, l->due_from_us);
     params_xid8_or_null(&p, l->oldest);
     params_xid8_or_null(&p, l->newest);
+    params_bool(&p, l->apart);
+    params_bool(&p, l->list_running);
+    params_int4(&p, l->walk_rows);
+    params_xid8(&p, l->walk_xid);
+    params_int8(&p, l->walk_id);
+    params_int4(&p, l->walk_priority);
+    params_int4_array(&p, l->walk_slots, l->walk_rows > 0 ? l->tasks_count : 0);
     params_add(&p, b,
                "SELECT id, claim, task, priority, attempt, max_attempts, lost, encoding, payload, "
                "payload_size, headers, key, created_at, expired, state::text"
                " FROM outbox.look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-               " $16, $17, $18, $19)");
+               " $16, $17, $18, $19, apart => $20, list_running => $21, walk_rows => $22,"
+               " walk_xid => $23, walk_id => $24, walk_priority => $25, walk_slots => $26)");
     params_deinit(&p);
 }
 

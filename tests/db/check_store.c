@@ -257,6 +257,7 @@ static struct store_look look_for(int bill, int mail, int64_t first)
                                .shares = shares,
                                .tasks_count = 2,
                                .has_position = true,
+                               .list_running = true,
                                .due_from_us = INT64_MIN};
 }
 
@@ -678,13 +679,14 @@ END_TEST
 START_TEST(look_with_unreadable_rows_is_an_error)
 {
     static const char *const states[] = {"NULL", "'[]'", "'{\"position\": \"x\"}'"};
-    char sql[1000];
+    char sql[1200];
     (void)snprintf(
         sql, sizeof sql,
         "CREATE FUNCTION outbox.look(bigint, bigint, text[], integer[], boolean[], integer, xid8,"
         " bigint, xid8, xid8[], bigint[], integer[], xid8[], bigint[], integer[], bigint[],"
-        " timestamptz, xid8, xid8, integer DEFAULT 1, integer DEFAULT 1, OUT id bigint, OUT claim "
-        "bigint,"
+        " timestamptz, xid8, xid8, apart boolean, list_running boolean, walk_rows integer,"
+        " walk_xid xid8, walk_id bigint, walk_priority integer, walk_slots integer[],"
+        " OUT id bigint, OUT claim bigint,"
         " OUT task text, OUT priority smallint, OUT attempt integer, OUT max_attempts integer,"
         " OUT lost integer, OUT encoding text, OUT payload bytea, OUT payload_size integer,"
         " OUT headers text, OUT key text, OUT created_at timestamptz, OUT expired boolean,"
@@ -1013,6 +1015,32 @@ START_TEST(every_argument_of_a_look_arrives)
     ck_assert_uint_eq(got.batch->count, 2);
     ck_assert_int_eq(got.batch->jobs[0].job.id, 7);
     ck_assert_int_eq(got.batch->jobs[1].job.id, 8);
+
+    /* A walk of many lanes: two rows, from the second on. */
+    const int walk_slots[] = {0, 9};
+    testdb_exec("SELECT outbox.enqueue('mail') FROM generate_series(1, 4)");
+    limits[0] = 0;
+    l = look_for(9, 9, 5);
+    l.has_position = false;
+    l.lanes = lanes;
+    l.lane_xids = lane_xids;
+    l.lane_ids = lane_ids;
+    l.lane_limits = limits;
+    l.lanes_count = 1;
+    l.apart = true;
+    l.walk_rows = 2;
+    l.walk_xid = (uint64_t)testdb_long("SELECT ready_xid FROM outbox.job WHERE id = 10");
+    l.walk_id = 10;
+    l.walk_priority = 2;
+    l.walk_slots = walk_slots;
+    l.list_running = false;
+    turn(NULL, 0, &l);
+    answered();
+    ck_assert_uint_eq(got.batch->count, 2);
+    ck_assert_int_eq(got.batch->jobs[0].job.id, 10);
+    ck_assert_int_eq(got.batch->jobs[1].job.id, 11);
+    ck_assert_uint_eq(got.seen->walked.count, 1);
+    ck_assert_int_eq(got.seen->walked.items[0].id, 11);
 }
 END_TEST
 

@@ -94,9 +94,10 @@ static inline const char *said(const char *member)
 {
     static char text[8000];
     const struct seen *s = saw.seen;
-    const struct seen_rows *rows = strcmp(member, "blocked") == 0 ? &s->blocked
-                                   : strcmp(member, "lanes") == 0 ? &s->lanes
-                                                                  : NULL;
+    const struct seen_rows *rows = strcmp(member, "blocked") == 0  ? &s->blocked
+                                   : strcmp(member, "lanes") == 0  ? &s->lanes
+                                   : strcmp(member, "walked") == 0 ? &s->walked
+                                                                   : NULL;
     const struct seen_xids *xids = strcmp(member, "running") == 0   ? &s->running
                                    : strcmp(member, "pending") == 0 ? &s->pending
                                    : strcmp(member, "ended") == 0   ? &s->ended
@@ -106,10 +107,8 @@ static inline const char *said(const char *member)
     (void)snprintf(text, sizeof text, "-");
     for (size_t i = 0; rows != NULL && i < rows->count && len < sizeof text; i++) {
         const struct seen_row *r = &rows->items[i];
-        len += r->is_exhausted ? (size_t)snprintf(text + len, sizeof text - len, "%s%d",
-                                                  i > 0 ? " " : "", r->lane)
-                               : (size_t)snprintf(text + len, sizeof text - len, "%s%d:%" PRId64,
-                                                  i > 0 ? " " : "", r->lane, r->id);
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s%d:%" PRId64, i > 0 ? " " : "",
+                                r->lane, r->id);
     }
     for (size_t i = 0; rows == NULL && i < xids->count && len < sizeof text; i++)
         len += (size_t)snprintf(text + len, sizeof text - len, "%s%" PRIu64, i > 0 ? " " : "",

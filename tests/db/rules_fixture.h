@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "ck_main.h"
-#include "core/lane.h"
+#include "core/walk.h"
 #include "core/stream.h"
 #include "db/store.h"
 #include "pgcluster.h"
@@ -274,6 +274,13 @@ static inline void desk_send(struct desk *d)
                                .lane_xids = d->asked->xids,
                                .lane_ids = d->asked->ids,
                                .lane_limits = d->asked->limits,
+                               .apart = d->asked->apart,
+                               .walk_rows = d->asked->walk_rows,
+                               .walk_xid = d->asked->walk_xid,
+                               .walk_id = d->asked->walk_id,
+                               .walk_priority = d->asked->walk_priority,
+                               .walk_slots = d->asked->walk_slots,
+                               .list_running = true,
                                .lanes_count = d->asked->codes_count};
     stream_ask(&d->stream, &look, clock_mono_ms());
     const struct store_turn turn = {

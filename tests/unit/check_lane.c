@@ -5,9 +5,9 @@
 
 #include "base/mem.h"
 #include "ck_main.h"
-#include "core/lane.h"
+#include "core/walk.h"
 
-enum { NOW = 1000000 };
+enum { NOW = 1000000, TOGETHER = 40 };
 
 static struct lanes lanes;
 static struct config *config;
@@ -441,15 +441,8 @@ static bool answer(const char *json)
 /* Every lane that is told of is exhausted; the next look is under way. */
 static void exhaust(void)
 {
-    char json[4000] = "{\"position\": 1, \"lanes\": [";
-    size_t len = strlen(json);
-    ask(true);
-    for (size_t i = 0; i < call->codes_count; i++)
-        len += (size_t)snprintf(json + len, sizeof json - len, "%s[%d]", i > 0 ? "," : "",
-                                call->codes[i]);
-    (void)snprintf(json + len, sizeof json - len, "]}");
-    ck_assert(answer(json));
-    ask(true);
+    for (ask(true); call->codes_count > 0; ask(true))
+        ck_assert(answer("{\"position\": 1}"));
 }
 
 static void row(char *json, size_t size, const char *list, int code, int xid, int id)
@@ -457,10 +450,11 @@ static void row(char *json, size_t size, const char *list, int code, int xid, in
     (void)snprintf(json, size, "{\"position\": 1, \"%s\": [[%d, %d, %d]]}", list, code, xid, id);
 }
 
-/* The stream had a row of this lane that found no slot. */
+/* A look that walked nothing: the stream had a row of this lane that found no slot. */
 static void block(const char *task, int priority, int xid, int id)
 {
     char json[100];
+    ask(false);
     row(json, sizeof json, "blocked", code_of(task, priority), xid, id);
     ck_assert(answer(json));
 }
@@ -497,8 +491,7 @@ START_TEST(exhausted_lanes_close)
     char json[100];
     begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
     ask(true);
-    (void)snprintf(json, sizeof json, "{\"position\": 1, \"lanes\": [[%d], [%d], [%d]]}",
-                   code_of("a", 1), code_of("a", 2), code_of("a", 4));
+    row(json, sizeof json, "lanes", code_of("a", 3), 0, 0);
     ck_assert(answer(json));
     ck_assert_str_eq(next(), "a3 from 0:0 limit 3");
     ck_assert(!lanes_are_empty(&lanes));
@@ -581,9 +574,8 @@ START_TEST(row_that_the_walk_has_seen_opens_nothing)
     exhaust();
     block("a", 1, 800, 4);
     ck_assert_str_eq(next(), "a1 from 800:4 limit 5");
-    (void)snprintf(json, sizeof json,
-                   "{\"position\": 1, \"lanes\": [[%d]], \"blocked\": [[%d, 810, 1]]}",
-                   code_of("a", 1), code_of("a", 1));
+    (void)snprintf(json, sizeof json, "{\"position\": 1, \"blocked\": [[%d, 810, 1]]}",
+                   code_of("a", 1));
     ck_assert(answer(json));
     ck_assert(lanes_are_empty(&lanes));
     /* One before that beginning, it has not. */
@@ -648,12 +640,147 @@ START_TEST(many_lanes_are_not_all_walked)
     for (int i = 0; i < TASKS; i++)
         len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {shell: x}\n", i);
     begin(text);
+    lanes.walk_pause = 1;
     ask(true);
     ck_assert_uint_eq(call->codes_count, TASKS * PRIORITIES);
+    ck_assert_int_eq(call->walk_rows, 0);
     for (size_t i = 0; i < call->codes_count; i++)
         ck_assert_int_eq(call->limits[i], i < WALKED ? 1 : 0);
     for (size_t i = 0; i < WALKED; i++)
         ck_assert_int_eq(call->codes[i] % PRIORITIES, 0); /* the first priority */
+    end_look();
+}
+END_TEST
+
+/* ---- lanes that are walked together ---- */
+
+/* TASKS tasks with slots, whose second priorities are open from 100:1, 101:1 and so on. */
+static void begin_many(const char *handler)
+{
+    static char text[TOGETHER * 60 + 100];
+    size_t len = (size_t)snprintf(text, sizeof text, "concurrency: 4\ntasks:\n");
+    for (int i = 0; i < TOGETHER; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {%s, concurrency: 2}\n", i,
+                                handler);
+    begin(text);
+    exhaust();
+    for (int i = 0; i < TOGETHER; i++) {
+        (void)snprintf(text, sizeof text, "t%02d", i);
+        block(text, 2, 100 + i, 1);
+    }
+}
+
+/* Of the look under way: "from 125:1, 90 rows of priority 2; 75 together, 25 alone". */
+static const char *together(void)
+{
+    static char text[200];
+    int all = 0;
+    int alone = 0;
+    for (size_t i = 0; i < call->count; i++)
+        all += call->walk_slots[i] > 0 ? 1 : 0;
+    for (size_t i = 0; i < call->codes_count; i++)
+        alone += call->limits[i] > 0 ? 1 : 0;
+    (void)snprintf(text, sizeof text, "from %u:%d, %d rows of priority %d; %d together, %d alone%s",
+                   (unsigned)call->walk_xid, (int)call->walk_id, call->walk_rows,
+                   call->walk_priority, all, alone, call->apart ? "" : ", not apart");
+    return text;
+}
+
+START_TEST(many_lanes_are_walked_together)
+{
+    begin_many("discard: true");
+    ask(true);
+    ck_assert_str_eq(together(), "from 100:1, 98 rows of priority 2; 40 together, 0 alone");
+    ck_assert_int_eq(call->walk_slots[12], 2);
+    end_look();
+}
+END_TEST
+
+START_TEST(lanes_that_share_slots_are_weighed_together)
+{
+    begin_many("shell: x");
+    ask(true);
+    ck_assert_str_eq(together(),
+                     "from 100:1, 12 rows of priority 2; 40 together, 0 alone, not apart");
+    end_look();
+}
+END_TEST
+
+START_TEST(walk_that_came_to_the_end_closes_its_lanes)
+{
+    begin_many("discard: true");
+    ask(true);
+    ck_assert(answer("{\"position\": 1}"));
+    ck_assert(lanes_are_empty(&lanes));
+    end_look();
+}
+END_TEST
+
+/* Of t20 one row was left; t35 lies behind the end. */
+START_TEST(lanes_go_on_behind_the_walk)
+{
+    char json[200];
+    begin_many("discard: true");
+    ask(true);
+    (void)snprintf(json, sizeof json,
+                   "{\"position\": 1, \"walked\": [[60, 130, 7]], \"lanes\": [[%d, 125, 3]]}",
+                   code_of("t20", 2));
+    ck_assert(answer_claimed(json, "t30", 2));
+    ck_assert_uint_eq(lane("t10")->backlogs[1].xid, 130);
+    ck_assert_int_eq(lane("t10")->backlogs[1].id, 8);
+    ck_assert_uint_eq(lane("t20")->backlogs[1].xid, 125);
+    ck_assert_uint_eq(lane("t35")->backlogs[1].xid, 135);
+    end_look();
+}
+END_TEST
+
+START_TEST(walk_goes_on_at_the_first_row_that_was_left)
+{
+    char json[200];
+    begin_many("discard: true");
+    ask(true);
+    (void)snprintf(json, sizeof json,
+                   "{\"position\": 1, \"walked\": [[60, 130, 7]], \"lanes\": [[%d, 125, 3]]}",
+                   code_of("t20", 2));
+    ck_assert(answer_claimed(json, "t30", 2));
+    ask(true);
+    ck_assert_str_eq(together(), "from 125:3, 98 rows of priority 2; 40 together, 0 alone");
+    end_look();
+}
+END_TEST
+
+/* A walk never begins before the one before it did: what lies there is dead, for the most part.
+ * Those of whom something does are walked alone until they have caught up. */
+START_TEST(lanes_that_have_fallen_behind_are_walked_alone)
+{
+    begin_many("discard: true");
+    lanes.walk_xid = 105;
+    ask(true);
+    ck_assert_str_eq(together(), "from 110:1, 75 rows of priority 2; 30 together, 10 alone");
+    lanes.walk_xid = 115;
+    ask(true);
+    ck_assert_str_eq(together(), "from 115:0, 64 rows of priority 2; 25 together, 15 alone");
+    ck_assert(answer("{\"position\": 1, \"walked\": [[50, 200, 7]]}"));
+    ck_assert(!lane("t14")->backlogs[1].is_open); /* alone, and exhausted */
+    ck_assert(lane("t15")->backlogs[1].is_open);
+    ask(true);
+    ck_assert_str_eq(together(), "from 200:8, 64 rows of priority 2; 25 together, 0 alone");
+    end_look();
+}
+END_TEST
+
+/* Of the rows that it read less than half were wanted. */
+START_TEST(walk_that_finds_little_pauses)
+{
+    begin_many("discard: true");
+    ask(true);
+    ck_assert(answer_claimed("{\"position\": 1, \"walked\": [[37, 105, 7]]}", "t30", 2));
+    for (int i = 0; i < 16; i++) {
+        ask(true);
+        ck_assert_int_eq(call->walk_rows, 0);
+    }
+    ask(true);
+    ck_assert_int_gt(call->walk_rows, 0);
     end_look();
 }
 END_TEST
@@ -777,7 +904,7 @@ END_TEST
 
 static const char *const insane[] = {
     "{\"position\": 1, \"lanes\": [[12, 1, 1]]}",
-    "{\"position\": 1, \"lanes\": [[12]]}",
+    "{\"position\": 1, \"lanes\": [[-1, 1, 1]]}",
     "{\"position\": 1, \"lanes\": [[3, 1, 1]]}",
     "{\"position\": 1, \"blocked\": [[12, 1, 1]]}",
     "{\"position\": 1, \"blocked\": [[0, 1, 1]]}",
@@ -845,6 +972,13 @@ Suite *test_suite(void)
     tcase_add_test(tc, priority_comes_first_then_age);
     tcase_add_test(tc, limits_follow_the_slots);
     tcase_add_test(tc, many_lanes_are_not_all_walked);
+    tcase_add_test(tc, many_lanes_are_walked_together);
+    tcase_add_test(tc, lanes_that_share_slots_are_weighed_together);
+    tcase_add_test(tc, walk_that_came_to_the_end_closes_its_lanes);
+    tcase_add_test(tc, lanes_go_on_behind_the_walk);
+    tcase_add_test(tc, walk_goes_on_at_the_first_row_that_was_left);
+    tcase_add_test(tc, lanes_that_have_fallen_behind_are_walked_alone);
+    tcase_add_test(tc, walk_that_finds_little_pauses);
     tcase_add_test(tc, lanes_of_processes_share_slots);
     tcase_add_test(tc, paused_task_is_not_asked_for);
     tcase_add_test(tc, look_that_may_not_claim_is_told_of_no_backlog);
