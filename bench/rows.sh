@@ -40,6 +40,9 @@ crowd|jobs/s, 100 tasks, 200 writers against 1, 1|jobs_per_s|outbox|100x200|outb
 exec|jobs/s of /bin/true, beside posix_spawn|jobs_per_s|outbox|-|posix_spawn|-|ratio>=|0.9
 exec|jobs/s of /bin/true, beside xargs -P|jobs_per_s|outbox|-|xargs|-|info|
 exec|processor us of a job, beside posix_spawn|process_us|outbox|-|posix_spawn|-|info|
+worker|jobs/s, window 16|jobs_per_s|outbox|16|bare|16|value>=|60000
+worker|jobs/s, window 1|jobs_per_s|outbox|1|bare|1|info|
+worker|jobs/s, window 16, beside bare pipes|jobs_per_s|outbox|16|bare|16|info|
 webhook|jobs/s, 50 at once, beside a bare libcurl loop|jobs_per_s|outbox|50|libcurl|50|ratio>=|0.6
 webhook|the same, 10 at once|jobs_per_s|outbox|10|libcurl|10|info|
 webhook|the same, one at a time|jobs_per_s|outbox|1|libcurl|1|info|

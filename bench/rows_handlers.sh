@@ -32,7 +32,23 @@ END
 # --- worker ---
 
 row_worker() {
-    skip "worker: this version has no resident workers yet"
+    local jobs window processes=2
+    jobs=$(pick 20000 300000)
+    for _ in $(each_run); do
+        for window in 1 16; do
+            configure <<END
+tasks:
+  bench: { worker: ["${bench}worker", serve, "$window"], processes: $processes, startup: $processes,
+           window: $window }
+END
+            measure worker bare "$window" 60 "${bench}worker" bare "$(pick 1 5)" "$window" "$processes"
+            new_db bench_worker
+            fill bench_worker "$jobs"
+            use_daemon bench_worker
+            watch worker outbox "$window" bench_worker "$jobs" "${run_command[@]}"
+        done
+    done
+    drop_db bench_worker
 }
 
 # --- webhook ---

@@ -18,7 +18,7 @@
 enum handler_kind {
     HANDLER_SHELL,
     HANDLER_EXEC,
-    HANDLER_WORKER, /* known, and refused at load until it is built: "not supported yet" */
+    HANDLER_WORKER,
     HANDLER_WEBHOOK,
     HANDLER_DISCARD
 };
@@ -31,9 +31,10 @@ struct strings { /* a list of strings, NULL-terminated so that it may serve as a
 
 enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
 
-struct command_config {  /* shell and exec */
+struct command_config {  /* shell and exec; of a worker argv, cwd, umask, env, env_pass, path */
     char *shell;         /* shell: the string given to /bin/sh -c; NULL for exec */
-    struct strings argv; /* exec: argv[0] absolute after load; may hold {id} {attempt} {task} */
+    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id} {attempt}
+                            {task} */
     char *cwd;           /* NULL: the daemon's */
     int umask;           /* -1: the daemon's */
     struct strings env;  /* "NAME=value", in the file's order */
@@ -44,6 +45,18 @@ struct command_config {  /* shell and exec */
     size_t capture_head_bytes;
     size_t capture_tail_bytes;
 };
+
+struct worker_config {
+    unsigned processes; /* at most; 0: one a processor; resolved at load, never 0 afterwards */
+    unsigned startup;   /* kept running without jobs; at most processes */
+    uint64_t idle_timeout_ms;
+    unsigned max_jobs;        /* 0: no limit */
+    uint64_t max_lifetime_ms; /* 0: no limit */
+    unsigned window;          /* jobs at once in one process, at most */
+    uint64_t start_timeout_ms;
+    uint64_t restart_backoff_ms; /* the first pause; doubles up to WORKER_RESTART_MAX_MS */
+};
+enum { WORKER_RESTART_MAX_MS = 30000 };
 
 struct webhook_secret {
     char *file;           /* absolute path; or */
@@ -117,6 +130,7 @@ struct task_config {
     bool payload_raw;
     struct backoff_config backoff;
     struct command_config command;
+    struct worker_config worker;
     struct webhook_config webhook;
 };
 

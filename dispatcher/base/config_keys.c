@@ -70,7 +70,7 @@ const struct key task_keys[] = {
     {"shell", &type_string, TASK(command.shell), SHELL, .check = check_not_empty,
      .is_handler = true},
     {"exec", &type_argv, TASK(command.argv), EXEC, .min = 0, .is_handler = true},
-    {.name = "worker", .kinds = WORKER, .is_handler = true},
+    {"worker", &type_argv, TASK(command.argv), WORKER, .min = 0, .is_handler = true},
     {"webhook", &type_string, TASK(webhook.url), WEBHOOK, .check = check_url, .is_handler = true},
     {"discard", &type_discard, 0, DISCARD, .min = 0, .is_handler = true},
 
@@ -93,6 +93,17 @@ const struct key task_keys[] = {
     {"capture", &type_word, TASK(command.capture), COMMAND, .words = words_capture},
     {"capture_head", &type_size, TASK(command.capture_head_bytes), COMMAND, .min = 0, .max = MIB},
     {"capture_tail", &type_size, TASK(command.capture_tail_bytes), COMMAND, .min = 0, .max = MIB},
+
+    {"processes", &type_count, TASK(worker.processes), WORKER, .min = 1, .max = 1000},
+    {"startup", &type_count, TASK(worker.startup), WORKER, .min = 0, .max = 1000},
+    {"idle_timeout", &type_duration, TASK(worker.idle_timeout_ms), WORKER, .max = MS_YEAR},
+    {"max_jobs", &type_count, TASK(worker.max_jobs), WORKER, .min = 0, .max = 1000000000},
+    {"max_lifetime", &type_duration, TASK(worker.max_lifetime_ms), WORKER, .max = MS_YEAR},
+    {"window", &type_count, TASK(worker.window), WORKER, .min = 1, .max = 1000},
+    {"start_timeout", &type_duration, TASK(worker.start_timeout_ms), WORKER, .min = 1,
+     .max = MS_HOUR},
+    {"restart_backoff", &type_duration, TASK(worker.restart_backoff_ms), WORKER, .min = 1,
+     .max = WORKER_RESTART_MAX_MS},
 
     {"method", &type_string, TASK(webhook.method), WEBHOOK, .check = check_method},
     {"headers", &type_headers, TASK(webhook.headers), WEBHOOK, .min = 0},
@@ -118,14 +129,6 @@ const struct key task_keys[] = {
     {"rate", &type_rate, TASK(webhook.rate), WEBHOOK, .min = 0},
 
     /* Known, so that they are refused by name and not taken for misspellings. */
-    LATER("processes", WORKER),
-    LATER("startup", WORKER),
-    LATER("idle_timeout", WORKER),
-    LATER("max_jobs", WORKER),
-    LATER("max_lifetime", WORKER),
-    LATER("window", WORKER),
-    LATER("start_timeout", WORKER),
-    LATER("restart_backoff", WORKER),
     LATER("keep", EVERY),
     LATER("on_dead", EVERY),
     LATER("max_ready", EVERY),

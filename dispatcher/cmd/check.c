@@ -88,11 +88,11 @@ static bool find_warning(const struct task_config *t, char warning[WARNING_SIZE]
 {
     if (t->kind == HANDLER_WEBHOOK)
         return webhook_problem(&t->webhook, warning);
-    if (t->kind != HANDLER_SHELL && t->kind != HANDLER_EXEC)
+    if (t->kind == HANDLER_DISCARD)
         return false;
     if (file_problem("cwd", t->command.cwd, X_OK, warning))
         return true;
-    if (t->kind == HANDLER_EXEC)
+    if (t->kind != HANDLER_SHELL)
         return program_problem(t->command.argv.items[0], warning);
     char *path = shell_program(t->command.shell);
     bool found = path != NULL && program_problem(path, warning);

@@ -42,6 +42,7 @@ struct cmd_option {
 #define CMD_OPTIONS_HANDLERS                                                                       \
     {"shell", '\0', "NAME=CMD", "handle task NAME by the shell command CMD"},                      \
         {"exec", '\0', "NAME=PATH", "handle task NAME by the program PATH"},                       \
+        {"worker", '\0', "NAME=PATH", "handle task NAME by resident processes of PATH"},          \
         {"webhook", '\0', "NAME=URL", "handle task NAME by a POST to URL"},                        \
     {                                                                                              \
         "discard", '\0', "NAME", "let jobs of task NAME count as done at once"                     \
@@ -123,7 +124,7 @@ OB_PRINTF(2, 3) int cmd_usage(const struct cmd_args *args, const char *fmt, ...)
 
 /* --- connect.c: configuration and connection -------------------------------------------------- */
 
-/* --config or the default file, then --shell, --exec, --webhook, --discard in their order; checked
+/* --config or the default file, then --shell, --exec, --worker, --webhook, --discard in their order; checked
  * as a whole. All errors go to stderr. Returns 0, or an exit code (78); *ret_config needs
  * config_unref. */
 int cmd_load_config(const struct cmd_args *args, struct config **ret_config) OB_MUST_CHECK;

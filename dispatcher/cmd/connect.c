@@ -36,6 +36,7 @@ static int add_handlers(const struct cmd_args *args, struct config *c, struct bu
         enum handler_kind kind;
     } kinds[] = {{"shell", HANDLER_SHELL},
                  {"exec", HANDLER_EXEC},
+                 {"worker", HANDLER_WORKER},
                  {"webhook", HANDLER_WEBHOOK},
                  {"discard", HANDLER_DISCARD}};
     int first = 0;

@@ -19,6 +19,7 @@
 #include "exec/command.h"
 #include "exec/spawn_client.h"
 #include "webhook/http.h"
+#include "worker/worker.h"
 
 static const struct cmd_option options[] = {
     CMD_OPTION_CONFIG,
@@ -115,6 +116,16 @@ static int watch_signals(struct trial *t)
     return 0;
 }
 
+/* What the daemon would log. */
+static void on_worker(void *arg, const struct worker_event *e)
+{
+    const struct trial *t = arg;
+    if (e->kind == WORKER_STDERR)
+        cmd_warn(t->args, "the worker says: %s", e->text);
+    else if (e->kind == WORKER_PROTOCOL_ERROR)
+        cmd_warn(t->args, "protocol error: %s", e->text);
+}
+
 static int make_executor(struct trial *t)
 {
     int err = 0;
@@ -132,7 +143,11 @@ static int make_executor(struct trial *t)
         err = discard_executor_new(&t->loop, &t->executor);
         break;
     case HANDLER_WORKER:
-        err = OB_EINVAL; /* config_load refuses it */
+        err = spawn_client_new(&t->loop, t->args->spawner, on_spawner_lost, t, &t->client);
+        if (err == 0)
+            err = worker_executor_new(&t->loop, t->client, on_worker, t, &t->executor);
+        if (err == 0)
+            worker_executor_configure(t->executor, &t->task, 1);
         break;
     }
     if (err == 0)
@@ -240,6 +255,8 @@ static int try_task(const struct cmd_args *args, const struct config *config)
     t.task.command.capture = CAPTURE_ALWAYS;
     t.task.command.capture_head_bytes = CAPTURE_BYTES;
     t.task.command.capture_tail_bytes = CAPTURE_BYTES;
+    t.task.worker.startup = 0;
+    t.task.worker.processes = 1;
     t.task.webhook.response_capture_bytes = CAPTURE_BYTES;
     buf_init(&t.payload, 0);
     buf_init(&t.body, JSON_MAX);

@@ -47,7 +47,7 @@ struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kin
         err = discard_executor_new(&d->loop, ex);
         break;
     case HANDLER_WORKER:
-        err = OB_ECONFIG; /* refused when the configuration is loaded */
+        err = workers_new(d, ex);
         break;
     }
     if (err != 0)
@@ -189,6 +189,7 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
     else if (phase == PHASE_TERMINATING)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
+    workers_retire(d, phase == PHASE_KILLING);
     runner_release_fetching(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
@@ -291,6 +292,7 @@ static void reload(struct dispatcher *d)
     } else {
         configure_executors(d, config);
         lanes_set_config(&d->lanes, config);
+        workers_configure(d);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
         turn_reloaded(d);
@@ -332,8 +334,10 @@ static void on_ready(void *arg)
 {
     struct dispatcher *d = arg;
     d->is_claim_unknown = false; /* given back while joining */
-    if (d->phase == PHASE_RUNNING)
+    if (d->phase == PHASE_RUNNING) {
+        workers_configure(d);
         runner_fetch_again(d);
+    }
     turn_ready(d);
 }
 

@@ -1,5 +1,5 @@
 /* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
- * wake.c and runner.c alone. */
+ * wake.c, runner.c and workers.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -137,6 +137,12 @@ void runner_adopted(struct dispatcher *d, const struct store_token *adopted, siz
 struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
 bool runner_is_clear(const struct dispatcher *d);              /* nothing lost still runs */
 void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or lost: frees it */
+
+/* workers.c */
+int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
+void workers_configure(struct dispatcher *d); /* the lanes' configuration is in force */
+void workers_prefetch(struct dispatcher *d); /* how much may be claimed ahead now */
+void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */
 bool dispatcher_may_start(const struct dispatcher *d); /* a job that was claimed */

@@ -16,7 +16,7 @@ enum {
 
 bool task_is_process(const struct task_config *t)
 {
-    return t->kind == HANDLER_SHELL || t->kind == HANDLER_EXEC || t->kind == HANDLER_WORKER;
+    return t->kind == HANDLER_SHELL || t->kind == HANDLER_EXEC; /* a worker counts its own */
 }
 
 static int compare_lanes(const void *a, const void *b)
@@ -75,7 +75,8 @@ void lanes_set_config(struct lanes *l, struct config *config)
         bool had_handler = l->items[i]->config != NULL;
         l->items[i]->config = config_find_task(config, l->items[i]->task);
         if (!had_handler && l->items[i]->config != NULL)
-            open_backlogs(l->items[i]);   /* the stream passed its jobs over */
+            open_backlogs(l->items[i]); /* the stream passed its jobs over */
+        l->items[i]->prefetch = 0;
         l->items[i]->paused_until_ms = 0; /* the reload may be the repair */
         l->items[i]->pauses = 0;
     }
@@ -120,9 +121,10 @@ unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_
     uint64_t until_ms = 0;
     if (lane->config == NULL || now_ms < lane->paused_until_ms)
         return 0;
-    if (lane->running >= lane->config->concurrency)
+    unsigned limit = lane->config->concurrency + lane->prefetch;
+    if (lane->running >= limit)
         return 0;
-    unsigned n = lane->config->concurrency - lane->running;
+    unsigned n = limit - lane->running;
     return room_for(l, lane, n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX, now_ms, &until_ms);
 }
 

@@ -29,6 +29,7 @@ struct lane {
     char *task;
     const struct task_config *config; /* in the lanes' configuration; NULL: no handler any more */
     unsigned running;                 /* executions that hold a slot */
+    unsigned prefetch;                /* may be claimed beyond the concurrency: workers.c */
     int claimed;                      /* what the newest look brought, while it is counted */
     struct backlog backlogs[PRIORITIES];
     bool is_watched;          /* we hold its lock: producers notify */

@@ -94,9 +94,10 @@ static void await_pauses(struct dispatcher *d)
 }
 
 /* True when a look now is wanted, and could claim something. */
-static bool wants_look(const struct dispatcher *d)
+static bool wants_look(struct dispatcher *d)
 {
     uint64_t now = clock_mono_ms();
+    workers_prefetch(d);
     if (!dispatcher_may_start(d) || d->is_quiet || !lanes_have_slots(&d->lanes, now))
         return false;
     return d->look_wanted || d->stream.is_full || lanes_have_work(&d->lanes, now);

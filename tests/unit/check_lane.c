@@ -184,6 +184,25 @@ START_TEST(processes_share_the_daemons_limit)
 }
 END_TEST
 
+/* A worker's processes are its own, and short jobs of it are claimed ahead. */
+START_TEST(workers_have_slots_of_their_own)
+{
+    begin("concurrency: 1\ntasks:\n  a: {shell: a}\n  w: {worker: [/bin/true], processes: 3, "
+          "window: 4}\n");
+    ck_assert_str_eq(offer(true), "a 1 shared, w 12; shared 1, sum 13");
+    take("a", 1);
+    take("w", 12);
+    ck_assert(!lanes_have_slots(&lanes, NOW));
+    lane("w")->prefetch = 5;
+    ck_assert_str_eq(offer(true), "a 0 shared, w 5; shared 0, sum 5");
+    ck_assert(lane_has_slots(&lanes, lane("w"), NOW));
+    take("w", 5);
+    lane("w")->prefetch = 2;
+    ck_assert(!lane_has_slots(&lanes, lane("w"), NOW));
+    end();
+}
+END_TEST
+
 /* Fewer tasks' slots than the daemon has: no more claim numbers are taken than can be used. */
 START_TEST(sum_of_slots_is_what_can_be_claimed_at_once)
 {
@@ -944,6 +963,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_lane_offers_what_its_executor_has_room_for);
     tcase_add_test(tc, one_claim_is_bounded);
     tcase_add_test(tc, processes_share_the_daemons_limit);
+    tcase_add_test(tc, workers_have_slots_of_their_own);
     tcase_add_test(tc, sum_of_slots_is_what_can_be_claimed_at_once);
     tcase_add_test(tc, look_that_may_not_claim_is_offered_no_slots);
     tcase_add_test(tc, tasks_are_told_in_byte_order);
