@@ -15,13 +15,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-enum handler_kind {
-    HANDLER_SHELL,
-    HANDLER_EXEC,
-    HANDLER_WORKER,
-    HANDLER_WEBHOOK,
-    HANDLER_DISCARD
-};
+enum handler_kind { HANDLER_SHELL, HANDLER_EXEC, HANDLER_WORKER, HANDLER_WEBHOOK, HANDLER_DISCARD };
 const char *handler_kind_name(enum handler_kind kind);
 
 struct strings { /* a list of strings, NULL-terminated so that it may serve as argv or envp */
@@ -33,8 +27,8 @@ enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
 
 struct command_config {  /* shell and exec; of a worker argv, cwd, umask, env, env_pass, path */
     char *shell;         /* shell: the string given to /bin/sh -c; NULL for exec */
-    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id} {attempt}
-                            {task} */
+    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id}
+                            {attempt} {task} */
     char *cwd;           /* NULL: the daemon's */
     int umask;           /* -1: the daemon's */
     struct strings env;  /* "NAME=value", in the file's order */
