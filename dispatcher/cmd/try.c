@@ -38,6 +38,7 @@ enum { CAPTURE_BYTES = 64 * 1024, JSON_MAX = 256 * 1024 * 1024 };
 
 struct trial {
     const struct cmd_args *args;
+    const struct config *config;
     struct task_config task; /* a copy of the configuration's, with all output captured */
     struct job job;
     struct run run;
@@ -137,7 +138,7 @@ static int make_executor(struct trial *t)
             err = command_executor_new(&t->loop, t->client, &t->executor);
         break;
     case HANDLER_WEBHOOK:
-        err = webhook_executor_new(&t->loop, 1, &t->executor);
+        err = webhook_executor_new(&t->loop, t->config, &t->executor);
         break;
     case HANDLER_DISCARD:
         err = discard_executor_new(&t->loop, &t->executor);
@@ -254,6 +255,7 @@ static int try_task(const struct cmd_args *args, const struct config *config)
     struct trial t;
     memset(&t, 0, sizeof t);
     t.args = args;
+    t.config = config;
     t.task = *task;
     t.task.command.capture = CAPTURE_ALWAYS;
     t.task.command.capture_head_bytes = CAPTURE_BYTES;

@@ -108,15 +108,24 @@ void lanes_forget(struct lanes *l)
     l->walk_pause = 0;
 }
 
-unsigned lane_free_slots(const struct lane *lane, uint64_t now_ms)
+/* What the executor leaves of n slots; 0: until when. */
+static unsigned room_for(const struct lanes *l, const struct lane *lane, unsigned n,
+                         uint64_t now_ms, uint64_t *ret_until_ms)
 {
+    unsigned room = l->room != NULL ? l->room(l->room_arg, lane->config, now_ms, ret_until_ms) : n;
+    return n < room ? n : room;
+}
+
+unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
+{
+    uint64_t until_ms = 0;
     if (lane->config == NULL || lane->is_paused || now_ms < lane->paused_until_ms)
         return 0;
     unsigned limit = lane->config->concurrency + lane->prefetch;
     if (lane->running >= limit)
         return 0;
     unsigned n = limit - lane->running;
-    return n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX;
+    return room_for(l, lane, n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX, now_ms, &until_ms);
 }
 
 unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms)
@@ -181,7 +190,7 @@ bool lanes_set_paused(struct lanes *l, const char *const *tasks, size_t n, lanes
 
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
 {
-    return lane_free_slots(lane, now_ms) > 0 &&
+    return lane_free_slots(l, lane, now_ms) > 0 &&
            (!task_is_process(lane->config) || lanes_free_processes(l, now_ms) > 0);
 }
 
@@ -199,7 +208,7 @@ bool lanes_are_busy(const struct lanes *l, uint64_t now_ms)
     unsigned processes = lanes_free_processes(l, now_ms);
     for (size_t i = 0; i < l->count; i++) {
         const struct lane *lane = l->items[i];
-        unsigned slots = lane_free_slots(lane, now_ms);
+        unsigned slots = lane_free_slots(l, lane, now_ms);
         if (slots == 0)
             continue; /* no handler, paused, or all in use */
         bool shares = task_is_process(lane->config);
@@ -263,8 +272,13 @@ uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms)
 {
     uint64_t end = l->spawn_paused_until_ms > now_ms ? l->spawn_paused_until_ms : UINT64_MAX;
     for (size_t i = 0; i < l->count; i++) {
-        uint64_t until = l->items[i]->paused_until_ms;
-        if (l->items[i]->config != NULL && until > now_ms && until < end)
+        const struct lane *lane = l->items[i];
+        uint64_t until = lane->paused_until_ms;
+        if (lane->config == NULL)
+            continue;
+        if (until <= now_ms && room_for(l, lane, 1, now_ms, &until) > 0)
+            continue;
+        if (until > now_ms && until < end)
             end = until;
     }
     return end;

@@ -38,9 +38,16 @@ struct lane {
     unsigned pauses;          /* in a row */
 };
 
+/* How many more runs of a task its executor could begin; 0: none before *ret_until_ms. As
+ * executor_ops.room. */
+typedef unsigned (*lanes_room_fn)(void *arg, const struct task_config *task, uint64_t now_ms,
+                                  uint64_t *ret_until_ms);
+
 struct lanes {
     struct config *config; /* referenced */
-    struct lane **items;   /* sorted by task */
+    lanes_room_fn room;    /* NULL: any number */
+    void *room_arg;
+    struct lane **items; /* sorted by task */
     size_t count;
     uint64_t walk_xid; /* where the last walk of many lanes began */
     int64_t walk_id;
@@ -68,7 +75,7 @@ bool lanes_are_empty(const struct lanes *l);
 bool lanes_are_stuck(const struct lanes *l);
 bool task_is_process(const struct task_config *t);
 /* Free slots of the lane itself, whatever the daemon's own limit; and of that. */
-unsigned lane_free_slots(const struct lane *lane, uint64_t now_ms);
+unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
 unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms);
 /* True when a look now could claim something of a task. */
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
@@ -86,7 +93,8 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
  * s). Returns the pause's length in ms if one began now, else 0. */
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
                             uint64_t now_ms);
-/* When the earliest pause that is not over ends (clock_mono_ms); UINT64_MAX: nothing is paused. */
+/* When the earliest pause or hold that is not over ends (clock_mono_ms); UINT64_MAX: nothing is
+ * paused, or nobody knows for how long. */
 uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms);
 
 #endif

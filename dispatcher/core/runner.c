@@ -67,6 +67,18 @@ static void note_pause(struct dispatcher *d, struct execution *e)
             LOG_STR("next", "the job waits uncounted; mend the handler, then `kill -HUP` or wait"));
 }
 
+/* An answer spoke of its endpoint: the other jobs that go there wait, or go on. */
+static void log_endpoint(const struct execution *e, const struct outcome *o)
+{
+    if (o->endpoint_held_ms > 0)
+        log_warn("endpoint_held", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_STR("endpoint", o->endpoint), LOG_INT("held_ms", o->endpoint_held_ms),
+                 LOG_STR("reason", o->reason), LOG_STR("next", "its other jobs wait, uncounted"));
+    else
+        log_info("endpoint_back", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_STR("endpoint", o->endpoint));
+}
+
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
@@ -100,6 +112,8 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
 static void on_run_done(struct run *run, const struct outcome *outcome)
 {
     struct execution *e = list_entry(run, struct execution, run);
+    if (outcome->endpoint != NULL)
+        log_endpoint(e, outcome);
     finish(run->owner, e, outcome);
 }
 

@@ -87,6 +87,41 @@ static void give_back(const char *task, unsigned n)
         lanes_slot_freed(&lanes, l, config_find_task(config, task));
 }
 
+/* What an executor leaves of a's slots, and until when. */
+static unsigned room_left;
+static uint64_t room_until;
+
+static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
+                     uint64_t *ret_until_ms)
+{
+    ck_assert_ptr_eq(arg, &room_left);
+    ck_assert_uint_ge(now_ms, NOW);
+    *ret_until_ms = room_until;
+    return strcmp(task->name, "a") == 0 ? room_left : 1000;
+}
+
+START_TEST(a_lane_offers_what_its_executor_has_room_for)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 3}\n  b: {discard: true, concurrency: 2}\n");
+    lanes.room = room;
+    lanes.room_arg = &room_left;
+    room_left = 1000;
+    ck_assert_int_eq(wanted("a"), 3);
+    room_left = 2;
+    ck_assert_int_eq(wanted("a"), 2);
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), UINT64_MAX);
+    room_left = 0;
+    room_until = NOW + 700;
+    ck_assert_int_eq(wanted("a"), 0);
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW));
+    ck_assert_int_eq(wanted("b"), 2);
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), NOW + 700); /* it is looked at again */
+    room_until = UINT64_MAX; /* until a run ends: no timer would help */
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), UINT64_MAX);
+    end();
+}
+END_TEST
+
 START_TEST(only_free_slots_are_asked_for)
 {
     begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
@@ -974,6 +1009,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("lane");
     TCase *tc = tcase_create("slots");
     tcase_add_test(tc, only_free_slots_are_asked_for);
+    tcase_add_test(tc, a_lane_offers_what_its_executor_has_room_for);
     tcase_add_test(tc, one_claim_is_bounded);
     tcase_add_test(tc, processes_share_the_daemons_limit);
     tcase_add_test(tc, workers_have_slots_of_their_own);
