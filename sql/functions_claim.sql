@@ -97,8 +97,9 @@ BEGIN
             ORDER BY j.priority, j.ready_xid, j.id
             LIMIT greatest(t.slots, 0)
             FOR NO KEY UPDATE SKIP LOCKED) AS r)
-    SELECT array_agg(taken.ctid), (array_agg(taken.ready_xid ORDER BY taken.ready_xid))[1],
-           (array_agg(taken.ready_xid ORDER BY taken.ready_xid DESC))[1]
+    SELECT array_agg(taken.ctid), -- in their order: no aggregate here may ask for another one
+           (SELECT x.ready_xid FROM taken x ORDER BY x.ready_xid LIMIT 1),
+           (SELECT x.ready_xid FROM taken x ORDER BY x.ready_xid DESC LIMIT 1)
     INTO picked, oldest, newest FROM taken;
     IF picked IS NULL THEN
         RETURN;

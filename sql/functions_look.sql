@@ -417,7 +417,8 @@ BEGIN
     -- Who gets a slot.
     seen := coalesce(cardinality(c_ids), 0);
     IF seen > 0 AND (w_from = 1 AND apart OR w_from > seen AND cardinality(revisit) = 0 AND
-           seen <= least((SELECT min(x) FROM unnest(slots) AS x WHERE x > 0), shared_slots)) THEN
+           seen <= least((SELECT min(x) FROM unnest(slots) AS x WHERE x > 0),
+                         CASE WHEN true = ANY (shares) THEN shared_slots END)) THEN
         picked := ARRAY(SELECT generate_series(1, seen)); -- enough slots, whatever the tasks
     ELSIF seen > 0 THEN
         SELECT p.chosen, p.rest INTO picked, rest

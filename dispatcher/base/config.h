@@ -15,13 +15,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-enum handler_kind {
-    HANDLER_SHELL,
-    HANDLER_EXEC,
-    HANDLER_WORKER, /* known, and refused at load until it is built: "not supported yet" */
-    HANDLER_WEBHOOK,
-    HANDLER_DISCARD
-};
+enum handler_kind { HANDLER_SHELL, HANDLER_EXEC, HANDLER_WORKER, HANDLER_WEBHOOK, HANDLER_DISCARD };
 const char *handler_kind_name(enum handler_kind kind);
 
 struct strings { /* a list of strings, NULL-terminated so that it may serve as argv or envp */
@@ -31,9 +25,10 @@ struct strings { /* a list of strings, NULL-terminated so that it may serve as a
 
 enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
 
-struct command_config {  /* shell and exec */
+struct command_config {  /* shell and exec; of a worker argv, cwd, umask, env, env_pass, path */
     char *shell;         /* shell: the string given to /bin/sh -c; NULL for exec */
-    struct strings argv; /* exec: argv[0] absolute after load; may hold {id} {attempt} {task} */
+    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id}
+                            {attempt} {task} */
     char *cwd;           /* NULL: the daemon's */
     int umask;           /* -1: the daemon's */
     struct strings env;  /* "NAME=value", in the file's order */
@@ -45,6 +40,46 @@ struct command_config {  /* shell and exec */
     size_t capture_tail_bytes;
 };
 
+struct worker_config {
+    unsigned processes; /* at most; 0: one a processor; resolved at load, never 0 afterwards */
+    unsigned startup;   /* kept running without jobs; at most processes */
+    uint64_t idle_timeout_ms;
+    unsigned max_jobs;        /* 0: no limit */
+    uint64_t max_lifetime_ms; /* 0: no limit */
+    unsigned window;          /* jobs at once in one process, at most */
+    uint64_t start_timeout_ms;
+    uint64_t restart_backoff_ms; /* the first pause; doubles up to WORKER_RESTART_MAX_MS */
+};
+enum { WORKER_RESTART_MAX_MS = 30000 };
+
+struct webhook_secret {
+    char *file;           /* absolute path; or */
+    char *env;            /* a variable of the dispatcher's own environment */
+    int64_t not_after_us; /* unix time; INT64_MAX: no end */
+};
+struct webhook_secrets { /* the current one first */
+    struct webhook_secret *items;
+    size_t count;
+};
+
+struct breaker_config {
+    bool is_on;
+    uint64_t window_ms;
+    unsigned min;              /* answers in the window before anything follows from them */
+    unsigned failure_permille; /* of them, from which on the endpoint is held */
+    uint64_t open_ms;
+    uint64_t open_max_ms;
+};
+
+struct rate_config { /* at most count requests begin in per_ms; count 0: no bound */
+    unsigned count;
+    uint64_t per_ms;
+};
+
+enum private_addresses { PRIVATE_ALLOW, PRIVATE_DENY };
+
+struct credentials; /* what the files and variables held when it was loaded: webhook/'s */
+
 struct webhook_config {
     char *url;
     char *method;           /* POST */
@@ -53,7 +88,17 @@ struct webhook_config {
     uint64_t connect_timeout_ms;
     bool tls_verify;
     char *ca_file;
-    char *proxy; /* NULL: none; the environment's proxies are never used */
+    char *proxy;       /* NULL: none; the environment's proxies are never used */
+    char *secret_file; /* at most one of the three is set */
+    char *secret_env;
+    struct webhook_secrets secrets;
+    char *client_cert;
+    char *client_key; /* NULL: in client_cert */
+    enum private_addresses private_addresses;
+    struct breaker_config breaker;
+    struct rate_config rate;
+    struct credentials *credentials; /* NULL: none are needed, or not read yet */
+    void (*credentials_free)(struct credentials *credentials);
     bool idempotency_key;
     size_t response_capture_bytes;
     size_t response_drain_bytes;
@@ -81,6 +126,7 @@ struct task_config {
     bool dead_blocks; /* on_dead: the jobs of a dead job's key wait for it */
     struct backoff_config backoff;
     struct command_config command;
+    struct worker_config worker;
     struct webhook_config webhook;
 };
 

@@ -31,7 +31,9 @@ static const char *const words_bool[] = {"false", "true", "no", "yes", NULL};
 static const char *const words_payload[] = {"json", "raw", NULL};
 static const char *const words_on_dead[] = {"skip", "block", NULL};
 static const char *const words_capture[] = {"on_failure", "always", "never", NULL};
-_Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2, "words follow the enums");
+static const char *const words_private[] = {"allow", "deny", NULL};
+_Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2 && PRIVATE_DENY == 1,
+               "words follow the enums");
 
 static void read_tasks(struct loader *l, const struct key *k, const yaml_node_t *node,
                        void *target);
@@ -69,7 +71,7 @@ const struct key task_keys[] = {
     {"shell", &type_string, TASK(command.shell), SHELL, .check = check_not_empty,
      .is_handler = true},
     {"exec", &type_argv, TASK(command.argv), EXEC, .min = 0, .is_handler = true},
-    {.name = "worker", .kinds = WORKER, .is_handler = true},
+    {"worker", &type_argv, TASK(command.argv), WORKER, .min = 0, .is_handler = true},
     {"webhook", &type_string, TASK(webhook.url), WEBHOOK, .check = check_url, .is_handler = true},
     {"discard", &type_discard, 0, DISCARD, .min = 0, .is_handler = true},
 
@@ -95,6 +97,17 @@ const struct key task_keys[] = {
     {"capture_head", &type_size, TASK(command.capture_head_bytes), COMMAND, .min = 0, .max = MIB},
     {"capture_tail", &type_size, TASK(command.capture_tail_bytes), COMMAND, .min = 0, .max = MIB},
 
+    {"processes", &type_count, TASK(worker.processes), WORKER, .min = 1, .max = 1000},
+    {"startup", &type_count, TASK(worker.startup), WORKER, .min = 0, .max = 1000},
+    {"idle_timeout", &type_duration, TASK(worker.idle_timeout_ms), WORKER, .max = MS_YEAR},
+    {"max_jobs", &type_count, TASK(worker.max_jobs), WORKER, .min = 0, .max = 1000000000},
+    {"max_lifetime", &type_duration, TASK(worker.max_lifetime_ms), WORKER, .max = MS_YEAR},
+    {"window", &type_count, TASK(worker.window), WORKER, .min = 1, .max = 1000},
+    {"start_timeout", &type_duration, TASK(worker.start_timeout_ms), WORKER, .min = 1,
+     .max = MS_HOUR},
+    {"restart_backoff", &type_duration, TASK(worker.restart_backoff_ms), WORKER, .min = 1,
+     .max = WORKER_RESTART_MAX_MS},
+
     {"method", &type_string, TASK(webhook.method), WEBHOOK, .check = check_method},
     {"headers", &type_headers, TASK(webhook.headers), WEBHOOK, .min = 0},
     {"content_type", &type_string, TASK(webhook.content_type), WEBHOOK,
@@ -108,24 +121,17 @@ const struct key task_keys[] = {
     {"response_capture", &type_size, TASK(webhook.response_capture_bytes), WEBHOOK, .max = MIB},
     {"response_drain", &type_size, TASK(webhook.response_drain_bytes), WEBHOOK, .max = 16 * MIB},
     {"retry_after_max", &type_duration, TASK(webhook.retry_after_max_ms), WEBHOOK, .max = MS_YEAR},
+    {"secret_file", &type_string, TASK(webhook.secret_file), WEBHOOK, .check = check_absolute},
+    {"secret_env", &type_string, TASK(webhook.secret_env), WEBHOOK, .check = check_env_name},
+    {"secrets", &type_secrets, TASK(webhook.secrets), WEBHOOK, .min = 0},
+    {"client_cert", &type_string, TASK(webhook.client_cert), WEBHOOK, .check = check_absolute},
+    {"client_key", &type_string, TASK(webhook.client_key), WEBHOOK, .check = check_absolute},
+    {"private_addresses", &type_word, TASK(webhook.private_addresses), WEBHOOK,
+     .words = words_private},
+    {"breaker", &type_breaker, TASK(webhook.breaker), WEBHOOK, .min = 0},
+    {"rate", &type_rate, TASK(webhook.rate), WEBHOOK, .min = 0},
 
     /* Known, so that they are refused by name and not taken for misspellings. */
-    LATER("processes", WORKER),
-    LATER("startup", WORKER),
-    LATER("idle_timeout", WORKER),
-    LATER("max_jobs", WORKER),
-    LATER("max_lifetime", WORKER),
-    LATER("window", WORKER),
-    LATER("start_timeout", WORKER),
-    LATER("restart_backoff", WORKER),
-    LATER("secret_file", WEBHOOK),
-    LATER("secret_env", WEBHOOK),
-    LATER("secrets", WEBHOOK),
-    LATER("client_cert", WEBHOOK),
-    LATER("client_key", WEBHOOK),
-    LATER("private_addresses", WEBHOOK),
-    LATER("breaker", WEBHOOK),
-    LATER("rate", EVERY),
     LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);

@@ -10,7 +10,12 @@
 #include "base/config_private.h"
 #include "base/mem.h"
 
-enum { CONCURRENCY_WEBHOOK = 10, CONCURRENCY_DISCARD = 100 };
+enum {
+    CONCURRENCY_WEBHOOK = 10,
+    CONCURRENCY_DISCARD = 100,
+    CONCURRENCY_MAX = 10000,
+    PROCESSES_MAX = 1000
+};
 /* Less than the spawner takes in one request (128 KiB), so that the job's own variables fit too. */
 enum { COMMAND_BYTES_MAX = 96 * 1024 };
 
@@ -62,11 +67,23 @@ int task_init_defaults(struct task_config *t, enum handler_kind kind)
     t->command.capture = CAPTURE_ON_FAILURE;
     t->command.capture_head_bytes = (size_t)4 * 1024;
     t->command.capture_tail_bytes = (size_t)12 * 1024;
+    t->worker.startup = 1;
+    t->worker.idle_timeout_ms = 60000;
+    t->worker.max_jobs = 1000;
+    t->worker.window = 1;
+    t->worker.start_timeout_ms = 10000;
+    t->worker.restart_backoff_ms = 1000;
     t->webhook.connect_timeout_ms = 5000;
     t->webhook.tls_verify = true;
     t->webhook.response_capture_bytes = (size_t)8 * 1024;
     t->webhook.response_drain_bytes = (size_t)64 * 1024;
     t->webhook.retry_after_max_ms = (uint64_t)24 * 3600 * 1000;
+    t->webhook.breaker = (struct breaker_config){.is_on = true,
+                                                 .window_ms = 300000,
+                                                 .min = 10,
+                                                 .failure_permille = 700,
+                                                 .open_ms = 30000,
+                                                 .open_max_ms = 600000};
     if (kind == HANDLER_WEBHOOK) {
         t->webhook.method = ob_strdup("POST");
         if (t->webhook.method == NULL)
@@ -92,6 +109,13 @@ void task_free_members(struct task_config *t)
     ob_free(t->webhook.content_type);
     ob_free(t->webhook.ca_file);
     ob_free(t->webhook.proxy);
+    ob_free(t->webhook.secret_file);
+    ob_free(t->webhook.secret_env);
+    secrets_free(&t->webhook.secrets);
+    ob_free(t->webhook.client_cert);
+    ob_free(t->webhook.client_key);
+    if (t->webhook.credentials != NULL)
+        t->webhook.credentials_free(t->webhook.credentials);
     *t = (struct task_config){0};
 }
 
@@ -126,7 +150,7 @@ const struct task_config *config_find_task(const struct config *c, const char *n
 
 /* --- rules between keys --- */
 
-static size_t line_of(const size_t *lines, const char *name)
+size_t key_line(const size_t *lines, const char *name)
 {
     const struct key *k = find_key(task_keys, task_keys_count, name);
     ob_assert(k != NULL);
@@ -141,11 +165,27 @@ static size_t strings_bytes(const struct strings *list)
     return n;
 }
 
+static void check_worker(struct loader *l, const struct task_config *t, const size_t *lines)
+{
+    static const char *const placeholders[] = {"{id}", "{attempt}", "{task}"};
+    const struct worker_config *w = &t->worker;
+    for (size_t i = 0; i < t->command.argv.count; i++) {
+        for (size_t k = 0; k < sizeof placeholders / sizeof placeholders[0]; k++) {
+            if (strstr(t->command.argv.items[i], placeholders[k]) != NULL)
+                loader_error(l, key_line(lines, "worker"), "arguments without placeholders",
+                             "%s in a worker, which is one process for many jobs", placeholders[k]);
+        }
+    }
+    if (w->processes > 0 && w->startup > w->processes)
+        loader_error(l, key_line(lines, key_line(lines, "startup") > 0 ? "startup" : "processes"),
+                     NULL, "startup %u is more than processes %u", w->startup, w->processes);
+}
+
 void check_task(struct loader *l, const struct task_config *t, const size_t *lines)
 {
-    size_t schedule = line_of(lines, "retry_schedule");
-    size_t base = line_of(lines, "backoff");
-    size_t max = line_of(lines, "backoff_max");
+    size_t schedule = key_line(lines, "retry_schedule");
+    size_t base = key_line(lines, "backoff");
+    size_t max = key_line(lines, "backoff_max");
     if (schedule > 0 && (base > 0 || max > 0))
         loader_error(l, base > 0 ? base : max, NULL,
                      "%s has no effect beside retry_schedule (line %zu)",
@@ -157,9 +197,13 @@ void check_task(struct loader *l, const struct task_config *t, const size_t *lin
         loader_error(l, base > 0 ? base : max, NULL, "backoff %s is longer than backoff_max %s",
                      text[0], text[1]);
     }
+    if (t->kind == HANDLER_WEBHOOK)
+        check_webhook(l, &t->webhook, lines);
+    if (t->kind == HANDLER_WORKER)
+        check_worker(l, t, lines);
     size_t bytes = strings_bytes(&t->command.argv) + strings_bytes(&t->command.env) +
                    (t->command.shell != NULL ? strlen(t->command.shell) : 0);
-    size_t line = line_of(lines, t->kind == HANDLER_SHELL ? "shell" : "exec");
+    size_t line = key_line(lines, handler_kind_name(t->kind));
     if (bytes > COMMAND_BYTES_MAX)
         loader_error(l, line, NULL, "command and env have %zu bytes, more than %d", bytes,
                      COMMAND_BYTES_MAX);
@@ -183,9 +227,9 @@ static void set_handler(struct loader *l, struct task_config *t, const char *val
         target = &t->webhook.url;
         break;
     case HANDLER_EXEC:
+    case HANDLER_WORKER:
         expected = check_program(value);
         break;
-    case HANDLER_WORKER:
     case HANDLER_DISCARD:
         return;
     }
@@ -237,9 +281,7 @@ int config_add_task(struct config *c, enum handler_kind kind, const char *spec, 
     struct loader l = {.config = c, .file = option, .err = reterr};
     char shown[QUOTED_SIZE];
     const char *equals = strchr(spec, '=');
-    if (kind == HANDLER_WORKER)
-        loader_error(&l, 0, NULL, "not supported yet in this version");
-    else if (kind == HANDLER_DISCARD)
+    if (kind == HANDLER_DISCARD)
         add_task(&l, kind, spec, strlen(spec));
     else if (equals == NULL)
         loader_error(&l, 0, kind == HANDLER_WEBHOOK ? "NAME=URL" : "NAME=COMMAND", "no '=' in %s",
@@ -284,7 +326,7 @@ static char *find_program(const char *path, const char *name, int *ret_err)
     return found;
 }
 
-/* Makes argv[0] of an exec task absolute. */
+/* Makes argv[0] of an exec or worker task absolute. */
 static int resolve_program(struct task_config *t, struct buf *reterr)
 {
     char **program = &t->command.argv.items[0];
@@ -310,13 +352,34 @@ static int resolve_program(struct task_config *t, struct buf *reterr)
     return err != 0 ? err : OB_ECONFIG;
 }
 
+/* What all of the task's processes may hold at once. */
+static unsigned worker_places(const struct worker_config *w)
+{
+    unsigned places = w->processes * w->window; /* at most 1000 of each */
+    return places < CONCURRENCY_MAX ? places : CONCURRENCY_MAX;
+}
+
+/* One process a processor, unless more are kept running anyway. */
+static void resolve_processes(struct worker_config *w)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    if (w->processes == 0)
+        w->processes = cpus > 0 && cpus < PROCESSES_MAX ? (unsigned)cpus : 1;
+    if (w->processes < w->startup)
+        w->processes = w->startup;
+}
+
 int task_finish(struct task_config *t, const struct config *c, struct buf *reterr)
 {
+    resolve_processes(&t->worker);
     if (t->concurrency == 0 && t->kind == HANDLER_WEBHOOK)
         t->concurrency = CONCURRENCY_WEBHOOK;
     else if (t->concurrency == 0 && t->kind == HANDLER_DISCARD)
         t->concurrency = CONCURRENCY_DISCARD;
+    else if (t->concurrency == 0 && t->kind == HANDLER_WORKER)
+        t->concurrency = worker_places(&t->worker);
     else if (t->concurrency == 0)
         t->concurrency = c->concurrency;
-    return t->kind == HANDLER_EXEC ? resolve_program(t, reterr) : 0;
+    bool has_program = t->kind == HANDLER_EXEC || t->kind == HANDLER_WORKER;
+    return has_program ? resolve_program(t, reterr) : 0;
 }

@@ -19,6 +19,7 @@
 #include "exec/command.h"
 #include "exec/spawn_client.h"
 #include "webhook/http.h"
+#include "worker/worker.h"
 
 static const struct cmd_option options[] = {
     CMD_OPTION_CONFIG,
@@ -27,6 +28,7 @@ static const struct cmd_option options[] = {
     {"id", '\0', "N", "as the job with this id (default 1)"},
     {"key", 'k', "KEY", "as a job with this key"},
     {"header", 'H', "NAME=VALUE", "a header of the job; repeatable"},
+    {"timeout", '\0', "DURATION", "instead of the task's own"},
     {"msgpack", '\0', NULL, "standard input holds msgpack instead of JSON"},
     CMD_OPTION_JSON,
     CMD_OPTIONS_END,
@@ -36,6 +38,7 @@ enum { CAPTURE_BYTES = 64 * 1024, JSON_MAX = 256 * 1024 * 1024 };
 
 struct trial {
     const struct cmd_args *args;
+    const struct config *config;
     struct task_config task; /* a copy of the configuration's, with all output captured */
     struct job job;
     struct run run;
@@ -114,6 +117,16 @@ static int watch_signals(struct trial *t)
     return 0;
 }
 
+/* What the daemon would log. */
+static void on_worker(void *arg, const struct worker_event *e)
+{
+    const struct trial *t = arg;
+    if (e->kind == WORKER_STDERR)
+        cmd_warn(t->args, "the worker says: %s", e->text);
+    else if (e->kind == WORKER_PROTOCOL_ERROR)
+        cmd_warn(t->args, "protocol error: %s", e->text);
+}
+
 static int make_executor(struct trial *t)
 {
     int err = 0;
@@ -125,13 +138,17 @@ static int make_executor(struct trial *t)
             err = command_executor_new(&t->loop, t->client, &t->executor);
         break;
     case HANDLER_WEBHOOK:
-        err = webhook_executor_new(&t->loop, 1, &t->executor);
+        err = webhook_executor_new(&t->loop, t->config, &t->executor);
         break;
     case HANDLER_DISCARD:
         err = discard_executor_new(&t->loop, &t->executor);
         break;
     case HANDLER_WORKER:
-        err = OB_EINVAL; /* config_load refuses it */
+        err = spawn_client_new(&t->loop, t->args->spawner, on_spawner_lost, t, &t->client);
+        if (err == 0)
+            err = worker_executor_new(&t->loop, t->client, on_worker, t, &t->executor);
+        if (err == 0)
+            worker_executor_configure(t->executor, &t->task, 1);
         break;
     }
     if (err == 0)
@@ -194,6 +211,10 @@ static int make_job(struct trial *t, const struct cmd_args *args)
     if (code == 0)
         code = cmd_int_value(args, "attempt", 1, 32767, &attempt);
     if (code == 0)
+        code = cmd_duration_value(args, "timeout", &t->task.timeout_ms);
+    if (code == 0 && t->task.timeout_ms == 0)
+        code = cmd_usage(args, "--timeout 0: expected a duration such as 30s");
+    if (code == 0)
         code = input_headers(args, &t->headers, &t->job.headers);
     if (code == 0)
         code = input_payload(args, args->operands_count > 1 ? args->operands[1] : NULL, msgpack,
@@ -234,10 +255,13 @@ static int try_task(const struct cmd_args *args, const struct config *config)
     struct trial t;
     memset(&t, 0, sizeof t);
     t.args = args;
+    t.config = config;
     t.task = *task;
     t.task.command.capture = CAPTURE_ALWAYS;
     t.task.command.capture_head_bytes = CAPTURE_BYTES;
     t.task.command.capture_tail_bytes = CAPTURE_BYTES;
+    t.task.worker.startup = 0;
+    t.task.worker.processes = 1;
     t.task.webhook.response_capture_bytes = CAPTURE_BYTES;
     buf_init(&t.payload, 0);
     buf_init(&t.body, JSON_MAX);

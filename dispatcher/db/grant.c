@@ -48,13 +48,16 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.set_task",
     "EXECUTE ON FUNCTION outbox.cancel",
     "EXECUTE ON FUNCTION outbox.retry",
-    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
+    "EXECUTE ON FUNCTION outbox.orders",
+    "EXECUTE ON FUNCTION outbox.pause",
+    "EXECUTE ON FUNCTION outbox.resume",
+    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers, outbox.pauses",
     NULL,
 };
 
 static const char *const reader[] = {
     "EXECUTE ON FUNCTION outbox.level",
-    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
+    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers, outbox.pauses",
     NULL,
 };
 

@@ -110,7 +110,9 @@ void params_jsonb(struct params *p, const char *value)
 void params_interval_ms(struct params *p, uint64_t ms)
 {
     size_t i = next(p, OID_INTERVAL);
-    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRIu64 " milliseconds", ms);
+    /* Hours, because a field of an interval is an int before PostgreSQL 15. */
+    (void)snprintf(p->scratch[i], PARAMS_SCRATCH, "%" PRIu64 ":%02u:%02u.%03u", ms / 3600000,
+                   (unsigned)(ms / 60000 % 60), (unsigned)(ms / 1000 % 60), (unsigned)(ms % 1000));
     p->values[i] = p->scratch[i];
 }
 

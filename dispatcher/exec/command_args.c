@@ -211,9 +211,9 @@ static void put_job(struct strvec *v, const struct run *run)
     put_text(v, "TRACEPARENT", traceparent[0] != '\0' ? traceparent : NULL);
 }
 
-int command_build_env(const struct run *run, struct strvec *v)
+/* What every process of the task gets, whatever its job. */
+static void put_common(struct strvec *v, const struct command_config *config)
 {
-    const struct command_config *config = &run->task->command;
     strvec_clear(v);
     put_text(v, "PATH", DEFAULT_PATH);
     for (size_t i = 0; i < config->env_pass.count; i++) {
@@ -227,7 +227,19 @@ int command_build_env(const struct run *run, struct strvec *v)
         drop_variable(v, item, strcspn(item, "="));
         add_plain(v, item);
     }
+}
+
+int command_build_env(const struct run *run, struct strvec *v)
+{
+    put_common(v, &run->task->command);
     put_job(v, run);
+    return strvec_finish(v);
+}
+
+int command_build_worker_env(const struct task_config *task, struct strvec *v)
+{
+    put_common(v, &task->command);
+    put_text(v, "OUTBOX_TASK", task->name);
     return strvec_finish(v);
 }
 

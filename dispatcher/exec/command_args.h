@@ -21,9 +21,11 @@ struct strvec {
 void strvec_init(struct strvec *v);
 void strvec_deinit(struct strvec *v);
 
-/* Both return 0, OB_ETOOBIG (over SPAWN_REQUEST_MAX) or OB_ENOMEM. */
+/* All return 0, OB_ETOOBIG (over SPAWN_REQUEST_MAX) or OB_ENOMEM. */
 int command_build_argv(const struct run *run, struct strvec *v) OB_MUST_CHECK;
 int command_build_env(const struct run *run, struct strvec *v) OB_MUST_CHECK;
+/* The same for a worker: without the variables that belong to a job. */
+int command_build_worker_env(const struct task_config *task, struct strvec *v) OB_MUST_CHECK;
 
 /* *ret_fd: a sealed file in memory with the bytes, to be read from its beginning; -1 if there are
  * none. Returns 0 or a negative errno. */

@@ -39,6 +39,7 @@ refuses() {
 
 for optimise in -O0 -O2; do
   build alone "$optimise" header_alone.c
+  build worker "$optimise" worker_alone.c
 done
 build own "" own_linkage.c
 build units "" unit_main.c unit_a.c
@@ -57,6 +58,7 @@ if [ "$language" = c ]; then
 fi
 
 build bare "-fno-exceptions -fno-rtti -O2" header_alone.c
+build bare_worker "-fno-exceptions -fno-rtti -O2" worker_alone.c
 # msgpack for C++ may be missing, need Boost, or be newer than the standard: then there is nothing to test
 if echo '#include <msgpack.hpp>' | "$compiler" -std="$std" -x c++ -fsyntax-only - 2>/dev/null; then
   build after "" after_msgpack_hpp.cpp

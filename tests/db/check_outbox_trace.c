@@ -84,6 +84,19 @@ START_TEST(enqueue_is_one_statement_with_its_values_as_parameters)
 }
 END_TEST
 
+START_TEST(job_without_options_has_three_parameters)
+{
+    struct outbox_job job = OUTBOX_JOB("t");
+
+    job.priority = 2; /* the default */
+    ck_assert_int_eq(outbox_enqueue(conn, &job, NULL, &err), OUTBOX_OK);
+    expect_trace(
+        "F\t77\tParse\t \"\" \"SELECT id, existing FROM outbox.enqueue_bytes($1, $2, $3)\" "
+        "3 NNNN NNNN NNNN\n"
+        "F\t39\tBind\t \"\" \"\" 3 0 1 0 3 1 't' 2 '{}' 4 'json' 1 0\n" ASKS_AND_WAITS);
+}
+END_TEST
+
 START_TEST(batch_is_one_statement_too)
 {
     struct outbox_job job = OUTBOX_JOB("t");
@@ -404,6 +417,7 @@ Suite *test_suite(void)
     tcase_add_unchecked_fixture(tc, pgcluster_start, pgcluster_stop);
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, enqueue_is_one_statement_with_its_values_as_parameters);
+    tcase_add_test(tc, job_without_options_has_three_parameters);
     tcase_add_test(tc, batch_is_one_statement_too);
     tcase_add_test(tc, refusals_send_nothing);
     tcase_add_test(tc, schema_check_is_one_statement);

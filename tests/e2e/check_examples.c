@@ -309,6 +309,62 @@ START_TEST(resize_handler_tells_never_from_not_now)
 }
 END_TEST
 
+/* The word of each payload is counted in the log; what is no text is dead. */
+START_TEST(worker_example_counts_words)
+{
+    START("--worker", "count=" EXAMPLES "07_worker");
+    long words = enqueue_one("count", "\"two words\"");
+    long wrong = enqueue_one("count", "{}");
+    wait_until_all_done();
+    char line[80];
+    (void)snprintf(line, sizeof line, "text=\"job %ld, attempt 1: 2 words\"", words);
+    daemon_expect_log(&d, line, E2E_WAIT_MS);
+    daemon_stop(&d);
+    ck_assert_int_eq(testdb_long("SELECT id FROM outbox.dead"), wrong);
+    ck_assert_str_eq(testdb_value("SELECT reason FROM outbox.dead"), "the payload is not a text");
+}
+END_TEST
+
+START_TEST(shell_worker_appends_each_payload)
+{
+    const char *notes = flag_path("notes");
+    const char *config =
+        e2e_config("tasks: {note: {worker: [%shandlers/worker.sh, %s]}}\n", SOURCES, notes);
+    START("--config", config);
+    testdb_exec("SELECT outbox.enqueue('note', to_jsonb(g), headers => "
+                "'{\"id\": \"1\", \"len\": 1}') FROM generate_series(1001, 1020) g");
+    wait_until_all_done();
+    daemon_stop(&d);
+    ck_assert_uint_eq(count_lines(notes), 20);
+    expect_ran(RUN("/bin/sh", "-c", "sort -u \"$0\" | wc -l", notes));
+    expect_output("20\n");
+}
+END_TEST
+
+START_TEST(python_worker_keeps_notes_and_knows_what_is_hopeless)
+{
+    if (access("/usr/bin/python3", X_OK) != 0)
+        return; /* an example for those who have it */
+    const char *notes = flag_path("notes");
+    const char *config =
+        e2e_config("tasks: {note: {worker: [/usr/bin/python3, %shandlers/worker.py,"
+                   " %s], backoff: 0}}\n",
+                   SOURCES, notes);
+    START("--config", config);
+    (void)enqueue_one("note", "{\"name\": \"a\", \"text\": \"hello\"}");
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.attempts WHERE reason LIKE "
+                                     "'% is not there'") == 1,
+                         E2E_WAIT_MS));
+    ck_assert_int_eq(mkdir(notes, 0755), 0);
+    testdb_exec("SELECT outbox.retry(id) FROM outbox.jobs");
+    long evil = enqueue_one("note", "{\"name\": \"../a\", \"text\": \"x\"}");
+    wait_until_all_done();
+    daemon_stop(&d);
+    ck_assert_str_eq(flag_text("notes/a"), "hello");
+    ck_assert_int_eq(testdb_long("SELECT id FROM outbox.dead"), evil);
+}
+END_TEST
+
 START_TEST(python_receiver_keeps_each_job_once)
 {
     const char *port_file = flag_path("port");
@@ -448,6 +504,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, email_handler_bears_a_second_run);
     tcase_add_test(tc, email_handler_works_under_the_daemon);
     tcase_add_test(tc, resize_handler_tells_never_from_not_now);
+    tcase_add_test(tc, worker_example_counts_words);
+    tcase_add_test(tc, shell_worker_appends_each_payload);
+    tcase_add_test(tc, python_worker_keeps_notes_and_knows_what_is_hopeless);
     tcase_add_test(tc, python_receiver_keeps_each_job_once);
     tcase_add_test(tc, first_job_of_the_readme_works_when_pasted);
     suite_add_tcase(s, tc);

@@ -56,7 +56,9 @@ static const struct task_config *task(const char *name)
 START_TEST(defaults_are_those_of_the_manual)
 {
     ck_assert_int_eq(
-        load("tasks:\n  s: {shell: x}\n  w: {webhook: \"http://h\"}\n  d: {discard: true}\n"), 0);
+        load("tasks:\n  s: {shell: x}\n  w: {webhook: \"http://h\"}\n  d: {discard: true}\n"
+             "  r: {worker: [/srv/thumb]}\n"),
+        0);
     ck_assert_int_eq(config_finish(config, &errors), 0);
     ck_assert_str_eq(messages(), "");
     ck_assert_ptr_null(config->database);
@@ -99,6 +101,17 @@ START_TEST(defaults_are_those_of_the_manual)
     ck_assert_uint_eq(w->webhook.response_drain_bytes, 65536);
     ck_assert_uint_eq(w->webhook.retry_after_max_ms, 86400000);
     ck_assert_uint_eq(task("d")->concurrency, 100);
+    const struct task_config *r = task("r");
+    ck_assert_uint_eq(r->worker.processes, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+    ck_assert_uint_eq(r->concurrency, r->worker.processes);
+    ck_assert_uint_eq(r->worker.startup, 1);
+    ck_assert_uint_eq(r->worker.idle_timeout_ms, 60000);
+    ck_assert_uint_eq(r->worker.max_jobs, 1000);
+    ck_assert_uint_eq(r->worker.max_lifetime_ms, 0);
+    ck_assert_uint_eq(r->worker.window, 1);
+    ck_assert_uint_eq(r->worker.start_timeout_ms, 10000);
+    ck_assert_uint_eq(r->worker.restart_backoff_ms, 1000);
+    ck_assert_uint_eq(r->timeout_ms, 60000);
 }
 END_TEST
 
@@ -132,6 +145,17 @@ START_TEST(every_key_sets_its_value)
                    "    capture: always\n"
                    "    capture_head: 1KiB\n"
                    "    capture_tail: 0\n"
+                   "  r:\n"
+                   "    worker: [/srv/thumb, --fast]\n"
+                   "    processes: 4\n"
+                   "    startup: 0\n"
+                   "    idle_timeout: 0\n"
+                   "    max_jobs: 0\n"
+                   "    max_lifetime: 1h\n"
+                   "    window: 16\n"
+                   "    start_timeout: 1m\n"
+                   "    restart_backoff: 250ms\n"
+                   "    umask: 0077\n"
                    "  w:\n"
                    "    webhook: https://[::1]:8443/hook?a=b\n"
                    "    backoff: 100ms\n"
@@ -158,6 +182,18 @@ START_TEST(every_key_sets_its_value)
     ck_assert_uint_eq(config->poll_interval_ms, 250);
     ck_assert_int_eq(config->log_level, LOG_DEBUG);
     ck_assert_int_eq(config->log_format, LOG_JSON);
+    const struct task_config *r = task("r");
+    ck_assert_int_eq(r->kind, HANDLER_WORKER);
+    ck_assert_str_eq(r->command.argv.items[1], "--fast");
+    ck_assert_uint_eq(r->worker.processes, 4);
+    ck_assert_uint_eq(r->worker.startup, 0);
+    ck_assert_uint_eq(r->worker.idle_timeout_ms, 0);
+    ck_assert_uint_eq(r->worker.max_jobs, 0);
+    ck_assert_uint_eq(r->worker.max_lifetime_ms, 3600000);
+    ck_assert_uint_eq(r->worker.window, 16);
+    ck_assert_uint_eq(r->worker.start_timeout_ms, 60000);
+    ck_assert_uint_eq(r->worker.restart_backoff_ms, 250);
+    ck_assert_int_eq(r->command.umask, 077);
     const struct task_config *c = task("c");
     ck_assert_int_eq(c->kind, HANDLER_EXEC);
     ck_assert_str_eq(c->source, "f.yaml:11");
@@ -273,6 +309,15 @@ static const struct {
      "f.yaml:2: unknown key 'lease', which does not belong to a task but to the top level"},
     {"tasks:\n  a:\n    shell: x\n    umask: 0\n    umask: 1",
      "f.yaml:5: umask is given twice, first in line 4"},
+    {"tasks: {a: {worker: [/bin/x], processes: 2, startup: 3}}",
+     "f.yaml:1: startup 3 is more than processes 2"},
+    {"tasks: {a: {worker: [/bin/x, \"--job={id}\"]}}",
+     "f.yaml:1: {id} in a worker, which is one process for many jobs; expected arguments without "
+     "placeholders"},
+    {"tasks: {a: {worker: [/bin/x], window: 0}}",
+     "f.yaml:1: window '0' is out of range; expected a whole number, from 1 to 1000"},
+    {"tasks: {a: {worker: [/bin/x], capture: never}}",
+     "f.yaml:1: capture is for shell and exec, this task is worker"},
     {"tasks: {a: {shell: x, headers: {A: b}}}",
      "f.yaml:1: headers is for webhook, this task is shell"},
     {"tasks: {a: {shell: x, secret_file: /x}}",
@@ -380,19 +425,14 @@ START_TEST(wrong_values_are_refused_with_place_and_expectation)
 }
 END_TEST
 
-static const char *const later[] = {
-    "worker: [/bin/x]", "secret_file: /x", "secret_env: X",           "secrets: []",
-    "client_cert: /x",  "client_key: /x",  "private_addresses: deny", "breaker: {}",
-    "rate: 5",          "max_ready: 5"};
+static const char *const later[] = {"max_ready: 5"};
 
 START_TEST(keys_of_later_versions_are_refused_by_name)
 {
     char text[128];
     char wanted[128];
     int name = (int)strcspn(later[_i], ":");
-    bool is_worker = strncmp(later[_i], "worker", 6) == 0;
-    (void)snprintf(text, sizeof text, "tasks:\n  a:\n    %s\n    %s\n",
-                   is_worker ? "timeout: 1s" : "webhook: http://h", later[_i]);
+    (void)snprintf(text, sizeof text, "tasks:\n  a:\n    webhook: http://h\n    %s\n", later[_i]);
     (void)snprintf(wanted, sizeof wanted, "f.yaml:4: %.*s is not supported yet in this version\n",
                    name, later[_i]);
     ck_assert_int_eq(load(text), OB_ECONFIG);

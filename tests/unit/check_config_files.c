@@ -190,7 +190,9 @@ static const struct {
     {HANDLER_SHELL, "=x",
      "--shell: bad task name in '=x'; expected 1 to 128 of A-Z a-z 0-9 . _ : -, beginning with a "
      "letter, a digit or _\n"},
-    {HANDLER_WORKER, "a=/bin/x", "--worker: not supported yet in this version\n"},
+    {HANDLER_WORKER, "a=bin/x",
+     "--worker: bad worker 'bin/x'; expected an absolute path, or a bare name to be found in "
+     "path\n"},
     {HANDLER_DISCARD, "taken", "--discard: task 'taken' is given twice, first in --shell\n"},
 };
 
