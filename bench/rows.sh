@@ -16,7 +16,7 @@ rows=(
     "payload    MB/s and jobs/s by the size of the payload, 100 B to 1 MB: enqueued, claimed, delivered"
     "exec       jobs/s that run /bin/true"
     "worker     jobs/s done by resident worker processes"
-    "webhook    jobs/s posted to nginx on loopback, 50 at once"
+    "webhook    jobs/s posted to nginx on loopback, 1, 10 and 50 at once, and with TLS"
     "graphile   the same work done by graphile-worker: trivial task, fetch, executable"
     "memory     what a dispatcher costs when idle, and with a backlog"
 )
@@ -40,11 +40,20 @@ crowd|jobs/s, 100 tasks, 200 writers against 1, 1|jobs_per_s|outbox|100x200|outb
 exec|jobs/s of /bin/true, beside posix_spawn|jobs_per_s|outbox|-|posix_spawn|-|ratio>=|0.9
 exec|jobs/s of /bin/true, beside xargs -P|jobs_per_s|outbox|-|xargs|-|info|
 exec|processor us of a job, beside posix_spawn|process_us|outbox|-|posix_spawn|-|info|
+exec|processes/s without a database, small|jobs_per_s|path|0|posix_spawn|0|ratio>=|0.9
+exec|processes/s without a database, 200 MB|jobs_per_s|path|200|posix_spawn|200|ratio>=|0.9
+exec|processor us without a database, small|process_us|path|0|posix_spawn|0|info|
+exec|processes/s beside uv_spawn, small|jobs_per_s|path|0|uv_spawn|0|info|
+exec|processes/s beside uv_spawn, 200 MB|jobs_per_s|path|200|uv_spawn|200|info|
 worker|jobs/s, window 16|jobs_per_s|outbox|16|bare|16|value>=|60000
 worker|jobs/s, window 1|jobs_per_s|outbox|1|bare|1|info|
 worker|jobs/s, window 16, beside bare pipes|jobs_per_s|outbox|16|bare|16|info|
-webhook|jobs/s, beside a bare libcurl loop|jobs_per_s|outbox|-|libcurl|-|ratio>=|0.6
-webhook|jobs/s, beside wrk|jobs_per_s|outbox|-|wrk|-|info|
+webhook|jobs/s, 50 at once, beside a bare libcurl loop|jobs_per_s|outbox|50|libcurl|50|ratio>=|0.6
+webhook|the same, 10 at once|jobs_per_s|outbox|10|libcurl|10|info|
+webhook|the same, one at a time|jobs_per_s|outbox|1|libcurl|1|info|
+webhook|the same, 50 at once with TLS|jobs_per_s|outbox|tls50|libcurl|tls50|info|
+webhook|processor us of a job, 50 at once|process_us|outbox|50|libcurl|50|info|
+webhook|jobs/s, 50 at once, beside wrk|jobs_per_s|outbox|50|wrk|50|info|
 graphile|jobs/s, trivial task, its best batched mode|jobs_per_s|outbox|trivial|graphile|trivial|ratio>=|4
 graphile|jobs/s, webhook, its task calling fetch|jobs_per_s|outbox|webhook|graphile|webhook|ratio>=|4
 graphile|jobs/s, command, its executables|jobs_per_s|outbox|command|graphile|command|ratio>=|3

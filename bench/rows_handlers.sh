@@ -12,7 +12,7 @@ xargs_true() { # JOBS AT_ONCE
 export -f xargs_true
 
 row_exec() {
-    local jobs at_once=8
+    local jobs mb at_once=8
     jobs=$(pick 2500 20000)
     configure <<END
 concurrency: $at_once
@@ -25,6 +25,11 @@ END
         use_daemon bench_exec
         watch exec outbox - bench_exec "$jobs" "${run_command[@]}"
         measure exec xargs - 120 bash -c "xargs_true $jobs $at_once"
+        for mb in 0 200; do # of touched memory: what a fork would have to copy
+            measure exec posix_spawn "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" bare "$mb"
+            measure exec path "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" path "$mb"
+            measure exec uv_spawn "$mb" 60 "${bench}spawn" "$(pick 1 5)" "$at_once" uv "$mb"
+        done
     done
     drop_db bench_exec
 }
@@ -54,8 +59,12 @@ END
 # --- webhook ---
 
 nginx_port=
+nginx_tls_port=
 start_nginx() {
     nginx_port=$((20000 + RANDOM % 10000))
+    nginx_tls_port=$((nginx_port + 1))
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
+        -addext subjectAltName=IP:127.0.0.1 -keyout "$dir/tls.key" -out "$dir/tls.pem" 2>>"$dir/programs.log"
     cat >"$dir/nginx.conf" <<END
 worker_processes 1;
 error_log stderr warn;
@@ -70,7 +79,13 @@ http {
     fastcgi_temp_path $dir/nginx-fastcgi;
     uwsgi_temp_path $dir/nginx-uwsgi;
     scgi_temp_path $dir/nginx-scgi;
-    server { listen 127.0.0.1:$nginx_port; location / { return 204; } }
+    ssl_certificate $dir/tls.pem;
+    ssl_certificate_key $dir/tls.key;
+    server {
+        listen 127.0.0.1:$nginx_port;
+        listen 127.0.0.1:$nginx_tls_port ssl;
+        location / { return 204; }
+    }
 }
 END
     start_helper nginx -p "$dir" -c "$dir/nginx.conf" >>"$dir/programs.log"
@@ -80,35 +95,49 @@ END
     wait_for 10 "nginx answers" nginx_answers
 }
 
-wrk_line() { # SECONDS PORT
-    wrk -t 1 -c 50 -d "$1s" -s "$dir/post.lua" "http://127.0.0.1:$2/" |
-        awk '/ requests in / { n = $1 } /^Requests\/sec:/ { printf "jobs_per_s=%.0f jobs=%d\n", $2, n }'
+wrk_line() { # SECONDS AT_ONCE URL
+    local TIMEFORMAT='%U %S'
+    { time wrk -t 1 -c "$2" -d "$1s" -s "$dir/post.lua" "$3"; } 2>&1 |
+        awk '/ requests in / { n = $1 }
+            /^Requests\/sec:/ { rate = $2 }
+            NF == 2 && /^[0-9.]+ [0-9.]+$/ { cpu = $1 + $2 }
+            END { printf "jobs_per_s=%.0f jobs=%d process_us=%.1f\n", rate, n, n ? cpu * 1e6 / n : 0 }'
 }
 export -f wrk_line
 
+# One configuration beside its baselines. CA is "" without TLS.
+webhook_point() { # X AT_ONCE URL CA JOBS
+    local x=$1 at_once=$2 url=$3 ca=$4 jobs=$5
+    configure <<END
+tasks: { bench: { webhook: "$url", concurrency: $at_once${ca:+, ca_file: $ca} } }
+END
+    measure webhook libcurl "$x" 60 "${bench}webhook" "$(pick 1 5)" "$at_once" "$webhook_body" "$url" ${ca:+"$ca"}
+    new_db bench_webhook
+    fill bench_webhook "$jobs"
+    use_daemon bench_webhook
+    watch webhook outbox "$x" bench_webhook "$jobs" "${run_command[@]}"
+    if command -v wrk >/dev/null; then
+        dir=$dir measure webhook wrk "$x" 60 bash -c "wrk_line $(pick 1 5) $at_once $url"
+    fi
+}
+webhook_body=
+
 row_webhook() {
-    local jobs body='{"order": 100000, "email": "ann@example.com"}'
-    if ! command -v nginx >/dev/null; then
-        skip "webhook: it wants nginx (Debian: nginx)"
+    local body='{"order": 100000, "email": "ann@example.com"}'
+    webhook_body=${#body}
+    if ! command -v nginx >/dev/null || ! command -v openssl >/dev/null; then
+        skip "webhook: it wants nginx and openssl (Debian: nginx, openssl)"
         return 0
     fi
     command -v wrk >/dev/null || skip "webhook: no wrk printed beside it (Debian: wrk)"
-    jobs=$(pick 8000 100000)
     start_nginx
     printf 'wrk.method = "POST"\nwrk.body = [[%s]]\nwrk.headers["Content-Type"] = "application/json"\n' \
         "$body" >"$dir/post.lua"
-    configure <<END
-tasks: { bench: { webhook: "http://127.0.0.1:$nginx_port/", concurrency: 50 } }
-END
     for _ in $(each_run); do
-        measure webhook libcurl - 60 "${bench}webhook" "$(pick 1 5)" 50 ${#body} "http://127.0.0.1:$nginx_port/"
-        new_db bench_webhook
-        fill bench_webhook "$jobs"
-        use_daemon bench_webhook
-        watch webhook outbox - bench_webhook "$jobs" "${run_command[@]}"
-        if command -v wrk >/dev/null; then
-            dir=$dir measure webhook wrk - 60 bash -c "wrk_line $(pick 1 5) $nginx_port"
-        fi
+        webhook_point 1 1 "http://127.0.0.1:$nginx_port/" "" "$(pick 1000 5000)"
+        webhook_point 10 10 "http://127.0.0.1:$nginx_port/" "" "$(pick 4000 40000)"
+        webhook_point 50 50 "http://127.0.0.1:$nginx_port/" "" "$(pick 8000 100000)"
+        webhook_point tls50 50 "https://127.0.0.1:$nginx_tls_port/" "$dir/tls.pem" "$(pick 8000 100000)"
     done
     release_held
     drop_db bench_webhook

@@ -2,7 +2,9 @@
  * job (environment, stdin, output pipe, timer, spawner, exit) but for the database.
  *
  *   bench_spawn [SECONDS=1] [CONCURRENCY=8]
- *   bench_spawn SECONDS CONCURRENCY bare     only the bare loop, once, for bench/run
+ *   bench_spawn SECONDS CONCURRENCY bare|uv|path [MB]
+ *       one of them, once, for bench/run, with so much touched memory: the bare loop, a loop of
+ *       uv_spawn, or ours
  *
  * Each is measured with a small process and with 200 MB of touched memory, alternately in
  * five rounds, of which the medians are printed. The ratio counts: absolute figures are the
@@ -102,6 +104,66 @@ static struct figures measure_bare(void)
     return (struct figures){.rate = (double)done * 1e6 / (double)(clock_mono_us() - begin),
                             .cpu_us = (double)(cpu_us(0) - cpu_begin) / done,
                             .done = done};
+}
+
+/* What a program on libuv would do without more ado. */
+struct uv_loop_bench {
+    uv_loop_t loop;
+    uint64_t end_us;
+    unsigned running;
+    unsigned done;
+};
+
+static void uv_start(struct uv_loop_bench *b);
+
+static void on_uv_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void on_uv_exit(uv_process_t *process, int64_t status, int signum)
+{
+    struct uv_loop_bench *b = process->data;
+    if (status != 0 || signum != 0)
+        die("uv_spawn's child", OB_ESPAWN);
+    b->running--;
+    b->done++;
+    uv_close((uv_handle_t *)process, on_uv_closed);
+    if (clock_mono_us() < b->end_us)
+        uv_start(b);
+}
+
+static void uv_start(struct uv_loop_bench *b)
+{
+    static char program[] = "/bin/true";
+    char *args[] = {program, NULL};
+    const uv_process_options_t options = {.exit_cb = on_uv_exit, .file = program, .args = args};
+    uv_process_t *process = calloc(1, sizeof *process);
+    if (process == NULL)
+        die("calloc", OB_ENOMEM);
+    process->data = b;
+    int err = uv_spawn(&b->loop, process, &options);
+    if (err != 0)
+        die("uv_spawn", err);
+    b->running++;
+}
+
+static struct figures measure_uv(void)
+{
+    struct uv_loop_bench b = {.running = 0};
+    int err = uv_loop_init(&b.loop);
+    if (err != 0)
+        die("uv_loop_init", err);
+    uint64_t cpu_begin = cpu_us(0);
+    uint64_t begin = clock_mono_us();
+    b.end_us = begin + duration_ms * 1000;
+    for (unsigned i = 0; i < concurrency; i++)
+        uv_start(&b);
+    (void)uv_run(&b.loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&b.loop);
+    return (struct figures){.rate = (double)b.done * 1e6 / (double)(clock_mono_us() - begin),
+                            .cpu_us = (double)(cpu_us(0) - cpu_begin) / b.done,
+                            .done = b.done};
 }
 
 struct bench {
@@ -207,6 +269,34 @@ static void on_commands_closed(struct executor *ex)
     spawn_client_close(bench.client, on_client_closed, NULL);
 }
 
+static int close_all(void)
+{
+    bench.commands->ops->close(bench.commands, on_commands_closed);
+    (void)uv_run(&bench.loop, UV_RUN_DEFAULT);
+    config_unref(bench.config);
+    return uv_loop_close(&bench.loop) == 0 ? 0 : 1;
+}
+
+/* The ballast is touched after the spawner was forked, as a daemon's memory is. */
+static int measure_one(const char *what, size_t ballast_mb)
+{
+    int code = 0;
+    bool is_path = strcmp(what, "path") == 0;
+    if (is_path)
+        open_all();
+    size_t bytes = ballast_mb * 1024 * 1024;
+    char *ballast = ob_xcalloc(bytes + 1, 1);
+    memset(ballast, 1, bytes + 1);
+    struct figures f = is_path                   ? measure_client()
+                       : strcmp(what, "uv") == 0 ? measure_uv()
+                                                 : measure_bare();
+    (void)printf("jobs_per_s=%.0f jobs=%u process_us=%.1f\n", f.rate, f.done, f.cpu_us);
+    if (is_path)
+        code = close_all();
+    ob_free(ballast);
+    return code;
+}
+
 static int compare(const void *a, const void *b)
 {
     const double *x = a;
@@ -231,12 +321,8 @@ int main(int argc, char **argv)
                       SLOTS_MAX);
         return 64;
     }
-    if (argc > 3) {
-        struct figures bare = measure_bare();
-        (void)printf("jobs_per_s=%.0f jobs=%u process_us=%.1f\n", bare.rate, bare.done,
-                     bare.cpu_us);
-        return 0;
-    }
+    if (argc > 3)
+        return measure_one(argv[3], argc > 4 ? strtoul(argv[4], NULL, 10) : 0);
     open_all();
     (void)printf("%-8s %10s %12s %8s %12s %12s\n", "memory", "bare /s", "pgoutbox /s", "ratio",
                  "bare CPU us", "our CPU us");
@@ -261,8 +347,5 @@ int main(int argc, char **argv)
                      median(values[4]));
         ob_free(memory);
     }
-    bench.commands->ops->close(bench.commands, on_commands_closed);
-    (void)uv_run(&bench.loop, UV_RUN_DEFAULT);
-    config_unref(bench.config);
-    return uv_loop_close(&bench.loop) == 0 ? 0 : 1;
+    return close_all();
 }

@@ -4,8 +4,8 @@
  * else.
  *
  *   bench_webhook [SECONDS=2] [CONCURRENCY=50] [BODY_BYTES=200]
- *   bench_webhook SECONDS CONCURRENCY BODY_BYTES URL     only the bare loop, once, for bench/run
- *   bench_webhook serve PORT_FILE                        only the server, until it is ended
+ *   bench_webhook SECONDS CONCURRENCY BODY_BYTES URL [CA_FILE]   only the bare loop, once, for
+ * bench/run bench_webhook serve PORT_FILE                        only the server, until it is ended
  *
  * Measured alternately in five rounds, of which the medians are printed. The ratio counts: absolute
  * figures are the machine's. */
@@ -39,6 +39,7 @@ static unsigned concurrency = 50;
 static size_t body_len = 200;
 static char *body;
 static char url[256];
+static const char *ca_file; /* NULL: the system's authorities */
 
 static void die(const char *what)
 {
@@ -214,6 +215,8 @@ static CURL *bare_easy(struct curl_slist *headers)
     (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)body_len);
     (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
     (void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+    if (ca_file != NULL)
+        (void)curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file);
     return easy;
 }
 
@@ -289,7 +292,9 @@ static struct measure measure_executor(void)
     task.webhook.tls_verify = true;
     task.webhook.response_capture_bytes = (size_t)8 * 1024;
     task.webhook.response_drain_bytes = (size_t)64 * 1024;
-    if (uv_loop_init(&loop) != 0 || webhook_executor_new(&loop, concurrency + 1, &ex) != 0)
+    task.concurrency = concurrency;
+    const struct config config = {.tasks = &task, .tasks_count = 1};
+    if (uv_loop_init(&loop) != 0 || webhook_executor_new(&loop, &config, &ex) != 0)
         die("no executor");
     runs_done = 0;
     uint64_t begin_us = clock_mono_us();
@@ -353,6 +358,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc > 4) {
         (void)snprintf(url, sizeof url, "%s", argv[4]);
+        ca_file = argc > 5 ? argv[5] : NULL;
         struct measure m = measure_bare();
         (void)printf("jobs_per_s=%.0f jobs=%llu process_us=%.1f\n", m.rate,
                      (unsigned long long)m.done, m.cpu_us);

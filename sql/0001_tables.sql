@@ -365,3 +365,31 @@ COMMENT ON TABLE outbox.owner IS
     'ids under which jobs may be owned: a claim keeps its row until it has committed, a take-over '
     'removes it';
 COMMENT ON COLUMN outbox.owner.id IS 'id of a row of outbox.dispatcher';
+
+-- Small, and empty most of the time: who asks for the end of a running job, and which tasks rest.
+CREATE TABLE outbox.cancelling (
+    id           bigint      NOT NULL PRIMARY KEY,
+    requested_at timestamptz NOT NULL,
+    ended_at     timestamptz,
+    requested_by text        NOT NULL
+);
+COMMENT ON TABLE outbox.cancelling IS
+    'running jobs that are to end: whatever ends their claim removes them';
+COMMENT ON COLUMN outbox.cancelling.id IS 'id of the job';
+COMMENT ON COLUMN outbox.cancelling.requested_at IS 'when that was asked for';
+COMMENT ON COLUMN outbox.cancelling.ended_at IS
+    'when the job was removed because of it; NULL: not yet, or it was done before';
+COMMENT ON COLUMN outbox.cancelling.requested_by IS 'role that asked for it';
+
+CREATE TABLE outbox.paused (
+    task      text        NOT NULL PRIMARY KEY,
+    since     timestamptz NOT NULL,
+    paused_by text        NOT NULL,
+    reason    text
+);
+COMMENT ON TABLE outbox.paused IS 'tasks that no dispatcher claims, until outbox.resume';
+COMMENT ON COLUMN outbox.paused.task IS 'task name';
+COMMENT ON COLUMN outbox.paused.since IS 'when it was paused';
+COMMENT ON COLUMN outbox.paused.paused_by IS
+    'role that did it; a dispatcher''s, if an endpoint answered that it is gone';
+COMMENT ON COLUMN outbox.paused.reason IS 'why, for those who look';

@@ -121,7 +121,8 @@ COMMENT ON FUNCTION outbox.extend(bigint, text[], integer[]) IS
 --   batch       at most so many jobs in this call
 --   started     false: none of them was begun (their claim's answer never arrived)
 -- Each job: owner none, ready again (stamped and woken); started: lost + 1 and an attempt row
--- 'lost'; not started: the attempt is given back. Rows that somebody holds locked are passed over.
+-- 'lost'; not started: the attempt is given back. One that is to be cancelled is removed instead.
+-- Rows that somebody holds locked are passed over.
 -- Once it owns none, the dispatcher's row goes too.
 -- Returns how many jobs; -1 if it has beaten since, or is gone. Call until it is below batch.
 CREATE OR REPLACE FUNCTION outbox.take_over(
@@ -155,6 +156,9 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED)
     SELECT array_agg(t.id), array_agg(DISTINCT t.task), coalesce(bool_or(t.is_unique), false)
     INTO picked, tasks, has_unique FROM taken t;
+    IF picked IS NOT NULL THEN
+        PERFORM outbox.end_cancelled(picked);
+    END IF;
     IF has_unique THEN
         n := cardinality(picked);
         picked := outbox.release_unique(picked);

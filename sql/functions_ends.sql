@@ -224,4 +224,29 @@ END
 $$;
 COMMENT ON FUNCTION outbox.tell_dead(bigint[]) IS 'internal: notifies of dead jobs';
 
+-- outbox.remove_cancelled(ids): removes jobs, locked, that nobody runs any more: their keys' next ones
+-- go on, and who depends on them does not.
+CREATE OR REPLACE FUNCTION outbox.remove_cancelled(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    linked_ids bigint[];
+    buckets integer[];
+BEGIN
+    SELECT array_agg(j.id), array_agg(outbox.key_bucket(j.task, j.key)) FILTER (WHERE j.key IS NOT NULL)
+    INTO linked_ids, buckets FROM outbox.job j WHERE j.id = ANY (ids) AND j.linked;
+    IF buckets IS NOT NULL THEN
+        PERFORM outbox.lock_keys(buckets);
+    END IF;
+    IF linked_ids IS NOT NULL THEN
+        PERFORM outbox.hand_over(linked_ids);
+        PERFORM outbox.resolve(linked_ids, 'was cancelled');
+        PERFORM outbox.tell_done(linked_ids, 'cancelled');
+    END IF;
+    DELETE FROM outbox.dependency d WHERE d.job_id = ANY (ids);
+    DELETE FROM outbox.job j WHERE j.id = ANY (ids);
+END
+$$;
+COMMENT ON FUNCTION outbox.remove_cancelled(bigint[]) IS 'internal: removes cancelled jobs';
+
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

@@ -167,6 +167,7 @@ BEGIN
         twin := outbox.give_back(one);
         IF twin IS NOT NULL THEN
             merged := merged || one;
+            PERFORM outbox.lock_job_key(one);
             more := outbox.merge(one, twin) OR more;
         END IF;
     END LOOP;

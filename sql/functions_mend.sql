@@ -30,34 +30,33 @@ END
 $$;
 COMMENT ON FUNCTION outbox.lock_job_key(bigint) IS 'internal: takes the lock of a job''s key';
 
--- outbox.cancel(id): removes a job that is not running, a dead one too, with its attempt rows.
--- Returns 'cancelled', 'running' (nothing happened) or 'not found'. Waits for who holds the row.
+-- outbox.cancel(id): removes a job, a dead one too, with its attempt rows. A running one ends first:
+-- its dispatcher is told once this is committed, and it never runs again.
+-- Returns 'cancelled', 'cancelling' or 'not found'. Waits for who holds the row. Asking again about
+-- one that was 'cancelling' tells: 'cancelled' (for a minute), or 'not found': it was done before.
 -- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.cancel(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    state text;
     is_linked boolean;
     dead_task text;
     dead_key text;
     blocked boolean;
 BEGIN
     PERFORM outbox.lock_job_key(id);
-    -- Twice: it may move from dead to job, or back, between the two looks.
-    FOR i IN 1..2 LOOP
+    -- Again: it may move from dead to job, or back, or be given back, between the looks.
+    FOR i IN 1..3 LOOP
         SELECT j.linked INTO is_linked FROM outbox.job j
         WHERE j.id = cancel.id AND j.owner IS NULL FOR UPDATE;
         IF FOUND THEN
-            IF is_linked THEN
-                PERFORM outbox.hand_over(ARRAY[id]);
-                PERFORM outbox.resolve(ARRAY[id], 'was cancelled');
-                PERFORM outbox.tell_done(ARRAY[id], 'cancelled');
-            END IF;
-            DELETE FROM outbox.dependency d WHERE d.job_id = cancel.id;
-            DELETE FROM outbox.job j WHERE j.id = cancel.id;
+            PERFORM outbox.remove_cancelled(ARRAY[id]);
         ELSE
-            PERFORM FROM outbox.job j WHERE j.id = cancel.id;
-            IF FOUND THEN
-                RETURN 'running';
+            state := outbox.ask_to_cancel(id);
+            IF state = 'cancelling' THEN
+                RETURN state;
+            ELSIF state = 'free' THEN
+                CONTINUE;
             END IF;
             DELETE FROM outbox.dead d WHERE d.id = cancel.id
             RETURNING d.task, d.key, d.blocks INTO dead_task, dead_key, blocked;
@@ -70,10 +69,15 @@ BEGIN
             RETURN 'cancelled';
         END IF;
     END LOOP;
+    PERFORM FROM outbox.cancelling c WHERE c.id = cancel.id AND c.ended_at IS NOT NULL;
+    IF FOUND THEN
+        RETURN 'cancelled';
+    END IF;
     RETURN 'not found';
 END
 $$;
-COMMENT ON FUNCTION outbox.cancel(bigint) IS 'removes a job that is not running';
+COMMENT ON FUNCTION outbox.cancel(bigint) IS
+    'removes a job; one that runs is ended first, by its dispatcher';
 
 -- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows
 -- kept), or a scheduled one ready now. An expires_at that has passed is forgotten. One with a key

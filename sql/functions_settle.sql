@@ -114,14 +114,15 @@ COMMENT ON FUNCTION outbox.busy(bigint, bigint[], bigint[], jsonb) IS
 --     uncounted     dead: true if this attempt was not run (expired, too often lost)
 --     started_at    RFC 3339; duration_ms, exit_code, signal, http_status, output_bytes: numbers;
 --                   head, tail: base64. For the attempt's row; each may be null or absent
--- done: the job and its attempt rows are deleted; with keep_ms it is moved to
--- outbox.done; one that repeats is scheduled anew. retry: an attempt row; ready again after the
--- delay, unless another job with its unique key was put meanwhile: that one is it now. dead: moved to outbox.dead, with an attempt row unless uncounted, which also gives the
--- attempt back. release: the attempt is given back, no row; ready again after the delay.
+-- done: the job and its attempt rows are deleted; with keep_ms it is moved to outbox.done; one that
+-- repeats is scheduled anew. retry: an attempt row; ready again after the delay, unless another job
+-- with its unique key was put meanwhile: that one is it now. dead: moved to outbox.dead, with an
+-- attempt row unless uncounted, which also gives the attempt back. release: the attempt is given back, no row; ready again after the delay.
 --   skip_locked  true: does not wait for rows that somebody else holds locked
 --   brief        true: what was recorded is not answered; but (0, 'more') if other jobs became
 --                ready by it, which the caller is not notified of if it is asleep itself
--- Returns for each job: 'done' recorded; 'lost' it is there under another claim: this result is
+-- Returns for each job: 'done' recorded; 'cancelled' recorded, and the job removed instead of being
+-- run again or kept as dead; 'lost' it is there under another claim: this result is
 -- void; 'gone' there is no such job any more; 'busy' (with skip_locked) its row is locked: nothing
 -- was recorded, say it again later. The locks of keys are taken first, then rows, both in order.
 -- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED; 22023 NULL or unequal arrays, an unknown outcome or a missing reason, named by position
@@ -139,6 +140,7 @@ DECLARE
     got_claims bigint[];
     logged_ids bigint[];
     busy bigint[];
+    cancelled bigint[];
     more boolean;
 BEGIN
     PERFORM outbox.check_tokens(ids, claims);
@@ -177,15 +179,20 @@ BEGIN
             RETURN;
         END IF;
     ELSE
-        SELECT got_ids || m.held_ids, got_claims || m.held_claims, m.more
-        INTO got_ids, got_claims, more
+        SELECT got_ids || m.held_ids, got_claims || m.held_claims, m.cancelled,
+               m.more
+        INTO got_ids, got_claims, cancelled, more
         FROM outbox.settle_mixed(owner, ids, claims, outcomes) m;
         IF more AND brief THEN
             RETURN QUERY SELECT 0::bigint, 'more'::text;
         END IF;
     END IF;
-    RETURN QUERY SELECT * FROM outbox.answers(ids, claims, got_ids, got_claims) a
-                 WHERE NOT brief OR a.answer <> 'done';
+    RETURN QUERY
+    SELECT s.id, s.answer
+    FROM (SELECT a.id, CASE WHEN a.answer = 'done' AND a.id = ANY (cancelled)
+                            THEN 'cancelled' ELSE a.answer END AS answer
+          FROM outbox.answers(ids, claims, got_ids, got_claims) a) AS s
+    WHERE NOT brief OR s.answer <> 'done';
 END
 $$;
 COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean, boolean) IS
@@ -195,7 +202,8 @@ COMMENT ON FUNCTION outbox.settle(bigint, bigint[], bigint[], jsonb, boolean, bo
 -- others. Internal. Returns those that were held, and more: whether another job became ready.
 CREATE OR REPLACE FUNCTION outbox.settle_mixed(
     owner bigint, ids bigint[], claims bigint[], outcomes jsonb,
-    OUT held_ids bigint[], OUT held_claims bigint[], OUT more boolean)
+    OUT held_ids bigint[], OUT held_claims bigint[],
+    OUT cancelled bigint[], OUT more boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = on
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
@@ -211,6 +219,8 @@ DECLARE
     lost_ids bigint[]; -- dead, likewise
     passing_ids bigint[]; -- of those, who do not block their key
     unique_ids bigint[];
+    tied_ids bigint[]; -- whose end means something to others
+    ended_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
 BEGIN
@@ -221,11 +231,10 @@ BEGIN
     FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
          AS t(id, claim, fate)
     CROSS JOIN LATERAL (
-        SELECT j.task, j.key, j.claimed_unique_key FROM outbox.job j
+        SELECT j.task, j.key FROM outbox.job j
         WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
           AND j.key IS NOT NULL OFFSET 0) AS r
-    WHERE coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead')
-       OR r.claimed_unique_key IS NOT NULL;
+    WHERE coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead');
     IF buckets IS NOT NULL THEN
         PERFORM outbox.lock_keys(buckets);
     END IF;
@@ -256,15 +265,25 @@ BEGIN
                                      AND (l.fate ->> 'block')::boolean IS NOT TRUE),
            array_agg(l.id) FILTER (WHERE l.outcome <> 'done'),
            array_agg(l.fate) FILTER (WHERE l.outcome <> 'done'),
-           array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release'))
-    INTO held_ids, held_claims, done_ids, kept_ids, keep_ms, again_ids, won_ids, lost_ids, passing_ids,
-         fate_ids, fates, unique_ids
+           array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release')),
+           array_agg(l.id) FILTER (WHERE l.linked)
+    INTO held_ids, held_claims, done_ids, kept_ids, keep_ms, again_ids, won_ids, lost_ids,
+         passing_ids, fate_ids, fates, unique_ids, tied_ids
     FROM locked l;
     more := false;
+    cancelled := outbox.end_cancelled(fate_ids);
+    IF cancelled IS NOT NULL THEN
+        SELECT array_agg(f.id), array_agg(f.fate) INTO fate_ids, fates
+        FROM unnest(fate_ids, fates) AS f(id, fate) WHERE f.id <> ALL (cancelled);
+        lost_ids := ARRAY(SELECT i FROM unnest(lost_ids) AS i WHERE i <> ALL (cancelled));
+        passing_ids := ARRAY(SELECT i FROM unnest(passing_ids) AS i WHERE i <> ALL (cancelled));
+        unique_ids := ARRAY(SELECT i FROM unnest(unique_ids) AS i WHERE i <> ALL (cancelled));
+    END IF;
     IF unique_ids IS NOT NULL THEN
         SELECT m.fate_ids, m.fates, m.more INTO fate_ids, fates, more
         FROM outbox.give_back_all(unique_ids, fate_ids, fates) m;
     END IF;
+    more := more OR coalesce(cancelled && tied_ids, false);
     IF won_ids IS NOT NULL OR lost_ids IS NOT NULL THEN
         PERFORM outbox.check_isolation();
         more := outbox.hand_over(won_ids || passing_ids) OR more;
@@ -273,7 +292,12 @@ BEGIN
         more := outbox.resolve(won_ids, NULL) OR more;
         PERFORM outbox.tell_done(won_ids, 'done');
     END IF;
-    IF again_ids IS NOT NULL THEN
+    IF again_ids IS NOT NULL THEN -- who was cancelled succeeded for the last time
+        ended_ids := ARRAY(SELECT c.id FROM outbox.cancelling c
+                           WHERE c.id = ANY (again_ids) AND c.ended_at IS NULL);
+        PERFORM outbox.tell_done(ended_ids, 'cancelled');
+        done_ids := done_ids || ended_ids;
+        again_ids := ARRAY(SELECT i FROM unnest(again_ids) AS i WHERE i <> ALL (ended_ids));
         PERFORM outbox.repeat(again_ids);
         more := true;
     END IF;

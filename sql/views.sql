@@ -15,15 +15,21 @@ SELECT j.id, j.task,
        NULL::timestamptz AS finished_at, NULL::text AS reason, j.encoding,
        octet_length(j.payload) AS payload_size, j.owner,
        -- Not a join: a page of jobs by id then reads the primary keys and no more.
-       (SELECT d.name FROM outbox.dispatcher d WHERE d.id = j.owner) AS dispatcher, j.headers
+       (SELECT d.name FROM outbox.dispatcher d WHERE d.id = j.owner) AS dispatcher, j.headers,
+       j.owner IS NOT NULL
+       AND EXISTS (SELECT FROM outbox.cancelling c WHERE c.id = j.id AND c.ended_at IS NULL)
+           AS cancelling,
+       j.owner IS NULL AND EXISTS (SELECT FROM outbox.paused p WHERE p.task = j.task) AS paused
 FROM outbox.job j
 UNION ALL
 SELECT id, task, 'dead', priority, key, run_at, expires_at, attempts, max_attempts, lost,
-       created_at, finished_at, reason, encoding, octet_length(payload), NULL, NULL, headers
+       created_at, finished_at, reason, encoding, octet_length(payload), NULL, NULL, headers,
+       false, false
 FROM outbox.dead
 UNION ALL
 SELECT id, task, 'done', priority, key, run_at, expires_at, attempts, max_attempts, lost,
-       created_at, finished_at, NULL, encoding, octet_length(payload), NULL, NULL, headers
+       created_at, finished_at, NULL, encoding, octet_length(payload), NULL, NULL, headers,
+       false, false
 FROM outbox.done;
 COMMENT ON VIEW outbox.jobs IS
     'all jobs with their state (ready, scheduled, waiting, running, dead, done), without payloads';
@@ -47,6 +53,8 @@ COMMENT ON COLUMN outbox.jobs.payload_size IS 'bytes of the payload, as stored';
 COMMENT ON COLUMN outbox.jobs.owner IS 'id of the dispatcher that runs it; NULL: nobody';
 COMMENT ON COLUMN outbox.jobs.dispatcher IS 'that dispatcher''s name';
 COMMENT ON COLUMN outbox.jobs.headers IS 'JSON object handed through to the handler';
+COMMENT ON COLUMN outbox.jobs.cancelling IS 'it runs, and its dispatcher has been told to end it';
+COMMENT ON COLUMN outbox.jobs.paused IS 'it does not begin before its task is resumed';
 
 -- outbox.dispatchers: who is there. live: it beat within its lease, by the server's clock.
 CREATE OR REPLACE VIEW outbox.dispatchers AS
@@ -81,7 +89,9 @@ COMMENT ON COLUMN outbox.dispatchers.backends IS 'process ids of its server sess
 CREATE OR REPLACE VIEW outbox.stats AS
 SELECT s.task, s.state, s.count, clock_timestamp() - s.oldest AS oldest_age,
        (SELECT count(DISTINCT d.name)::integer FROM outbox.dispatcher d
-        WHERE s.task = ANY (d.tasks) AND d.beat_at + d.lease > clock_timestamp()) AS handlers
+        WHERE s.task = ANY (d.tasks) AND d.beat_at + d.lease > clock_timestamp()) AS handlers,
+       (SELECT p.since FROM outbox.paused p WHERE p.task = s.task) AS paused_since,
+       (SELECT p.reason FROM outbox.paused p WHERE p.task = s.task) AS paused_reason
 FROM (SELECT j.task, j.state, count(*) AS count, min(j.created_at) AS oldest
       FROM outbox.jobs j GROUP BY j.task, j.state) AS s;
 COMMENT ON VIEW outbox.stats IS
@@ -92,6 +102,19 @@ COMMENT ON COLUMN outbox.stats.count IS 'jobs of this task in this state';
 COMMENT ON COLUMN outbox.stats.oldest_age IS 'how long ago the oldest of them was enqueued';
 COMMENT ON COLUMN outbox.stats.handlers IS
     'live dispatchers that have a handler for the task; 0: nobody will run them';
+
+COMMENT ON COLUMN outbox.stats.paused_since IS
+    'since when no dispatcher claims jobs of the task; NULL: it is not paused';
+COMMENT ON COLUMN outbox.stats.paused_reason IS 'why; NULL: nobody said';
+
+-- outbox.pauses: tasks that no dispatcher claims, with jobs or without.
+CREATE OR REPLACE VIEW outbox.pauses AS
+SELECT p.task, p.since, p.paused_by, p.reason FROM outbox.paused p;
+COMMENT ON VIEW outbox.pauses IS 'tasks that were paused and not resumed yet';
+COMMENT ON COLUMN outbox.pauses.task IS 'task name';
+COMMENT ON COLUMN outbox.pauses.since IS 'when it was paused';
+COMMENT ON COLUMN outbox.pauses.paused_by IS 'role that did it';
+COMMENT ON COLUMN outbox.pauses.reason IS 'why; NULL: nobody said';
 
 -- outbox.attempts: attempts that did not succeed, of jobs that are still there.
 CREATE OR REPLACE VIEW outbox.attempts AS

@@ -15,13 +15,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-enum handler_kind {
-    HANDLER_SHELL,
-    HANDLER_EXEC,
-    HANDLER_WORKER,
-    HANDLER_WEBHOOK,
-    HANDLER_DISCARD
-};
+enum handler_kind { HANDLER_SHELL, HANDLER_EXEC, HANDLER_WORKER, HANDLER_WEBHOOK, HANDLER_DISCARD };
 const char *handler_kind_name(enum handler_kind kind);
 
 struct strings { /* a list of strings, NULL-terminated so that it may serve as argv or envp */
@@ -33,8 +27,8 @@ enum capture_when { CAPTURE_ON_FAILURE, CAPTURE_ALWAYS, CAPTURE_NEVER };
 
 struct command_config {  /* shell and exec; of a worker argv, cwd, umask, env, env_pass, path */
     char *shell;         /* shell: the string given to /bin/sh -c; NULL for exec */
-    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id} {attempt}
-                            {task} */
+    struct strings argv; /* exec, worker: argv[0] absolute after load; exec's may hold {id}
+                            {attempt} {task} */
     char *cwd;           /* NULL: the daemon's */
     int umask;           /* -1: the daemon's */
     struct strings env;  /* "NAME=value", in the file's order */
@@ -58,6 +52,34 @@ struct worker_config {
 };
 enum { WORKER_RESTART_MAX_MS = 30000 };
 
+struct webhook_secret {
+    char *file;           /* absolute path; or */
+    char *env;            /* a variable of the dispatcher's own environment */
+    int64_t not_after_us; /* unix time; INT64_MAX: no end */
+};
+struct webhook_secrets { /* the current one first */
+    struct webhook_secret *items;
+    size_t count;
+};
+
+struct breaker_config {
+    bool is_on;
+    uint64_t window_ms;
+    unsigned min;              /* answers in the window before anything follows from them */
+    unsigned failure_permille; /* of them, from which on the endpoint is held */
+    uint64_t open_ms;
+    uint64_t open_max_ms;
+};
+
+struct rate_config { /* at most count requests begin in per_ms; count 0: no bound */
+    unsigned count;
+    uint64_t per_ms;
+};
+
+enum private_addresses { PRIVATE_ALLOW, PRIVATE_DENY };
+
+struct credentials; /* what the files and variables held when it was loaded: webhook/'s */
+
 struct webhook_config {
     char *url;
     char *method;           /* POST */
@@ -66,7 +88,17 @@ struct webhook_config {
     uint64_t connect_timeout_ms;
     bool tls_verify;
     char *ca_file;
-    char *proxy; /* NULL: none; the environment's proxies are never used */
+    char *proxy;       /* NULL: none; the environment's proxies are never used */
+    char *secret_file; /* at most one of the three is set */
+    char *secret_env;
+    struct webhook_secrets secrets;
+    char *client_cert;
+    char *client_key; /* NULL: in client_cert */
+    enum private_addresses private_addresses;
+    struct breaker_config breaker;
+    struct rate_config rate;
+    struct credentials *credentials; /* NULL: none are needed, or not read yet */
+    void (*credentials_free)(struct credentials *credentials);
     bool idempotency_key;
     size_t response_capture_bytes;
     size_t response_drain_bytes;

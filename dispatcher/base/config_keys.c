@@ -31,7 +31,9 @@ static const char *const words_bool[] = {"false", "true", "no", "yes", NULL};
 static const char *const words_payload[] = {"json", "raw", NULL};
 static const char *const words_on_dead[] = {"skip", "block", NULL};
 static const char *const words_capture[] = {"on_failure", "always", "never", NULL};
-_Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2, "words follow the enums");
+static const char *const words_private[] = {"allow", "deny", NULL};
+_Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2 && PRIVATE_DENY == 1,
+               "words follow the enums");
 
 static void read_tasks(struct loader *l, const struct key *k, const yaml_node_t *node,
                        void *target);
@@ -119,16 +121,17 @@ const struct key task_keys[] = {
     {"response_capture", &type_size, TASK(webhook.response_capture_bytes), WEBHOOK, .max = MIB},
     {"response_drain", &type_size, TASK(webhook.response_drain_bytes), WEBHOOK, .max = 16 * MIB},
     {"retry_after_max", &type_duration, TASK(webhook.retry_after_max_ms), WEBHOOK, .max = MS_YEAR},
+    {"secret_file", &type_string, TASK(webhook.secret_file), WEBHOOK, .check = check_absolute},
+    {"secret_env", &type_string, TASK(webhook.secret_env), WEBHOOK, .check = check_env_name},
+    {"secrets", &type_secrets, TASK(webhook.secrets), WEBHOOK, .min = 0},
+    {"client_cert", &type_string, TASK(webhook.client_cert), WEBHOOK, .check = check_absolute},
+    {"client_key", &type_string, TASK(webhook.client_key), WEBHOOK, .check = check_absolute},
+    {"private_addresses", &type_word, TASK(webhook.private_addresses), WEBHOOK,
+     .words = words_private},
+    {"breaker", &type_breaker, TASK(webhook.breaker), WEBHOOK, .min = 0},
+    {"rate", &type_rate, TASK(webhook.rate), WEBHOOK, .min = 0},
 
     /* Known, so that they are refused by name and not taken for misspellings. */
-    LATER("secret_file", WEBHOOK),
-    LATER("secret_env", WEBHOOK),
-    LATER("secrets", WEBHOOK),
-    LATER("client_cert", WEBHOOK),
-    LATER("client_key", WEBHOOK),
-    LATER("private_addresses", WEBHOOK),
-    LATER("breaker", WEBHOOK),
-    LATER("rate", EVERY),
     LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);

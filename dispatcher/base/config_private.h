@@ -5,6 +5,7 @@
  * config_yaml.c   one file's text: libyaml document, mappings, messages (the only file that parses)
  * config_keys.c   THE TABLES: every key, its type, range and the handlers it is for
  * config_types.c  reading and printing a value of each type; config_lists.c the lists and maps
+ * config_webhook.c  secrets, breaker, rate; what a webhook's keys mean together
  * config_check.c  rules of single values: names, URLs, headers, placeholders, durations, sizes
  * config_suggest.c  "did you mean"
  * config_print.c  the effective configuration as YAML, secrets masked
@@ -81,7 +82,12 @@ bool config_insert_task(struct config *c, struct task_config *t_take) OB_MUST_CH
 /* Types. */
 extern const struct key_type type_string, type_duration, type_size, type_count, type_bool,
     type_word, type_jitter, type_umask, type_strings, type_argv, type_env, type_headers,
-    type_exit_codes, type_schedule, type_discard, type_database, type_proxy;
+    type_exit_codes, type_schedule, type_discard, type_database, type_proxy, type_secrets,
+    type_breaker, type_rate;
+void secrets_free(struct webhook_secrets *s);
+void check_webhook(struct loader *l, const struct webhook_config *w, const size_t *lines);
+/* Where the key of task_keys was given; 0: it was not. */
+size_t key_line(const size_t *lines, const char *name);
 
 /* Reading (config_yaml.c). */
 size_t node_line(const yaml_node_t *node);

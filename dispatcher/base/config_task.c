@@ -78,6 +78,12 @@ int task_init_defaults(struct task_config *t, enum handler_kind kind)
     t->webhook.response_capture_bytes = (size_t)8 * 1024;
     t->webhook.response_drain_bytes = (size_t)64 * 1024;
     t->webhook.retry_after_max_ms = (uint64_t)24 * 3600 * 1000;
+    t->webhook.breaker = (struct breaker_config){.is_on = true,
+                                                 .window_ms = 300000,
+                                                 .min = 10,
+                                                 .failure_permille = 700,
+                                                 .open_ms = 30000,
+                                                 .open_max_ms = 600000};
     if (kind == HANDLER_WEBHOOK) {
         t->webhook.method = ob_strdup("POST");
         if (t->webhook.method == NULL)
@@ -103,6 +109,13 @@ void task_free_members(struct task_config *t)
     ob_free(t->webhook.content_type);
     ob_free(t->webhook.ca_file);
     ob_free(t->webhook.proxy);
+    ob_free(t->webhook.secret_file);
+    ob_free(t->webhook.secret_env);
+    secrets_free(&t->webhook.secrets);
+    ob_free(t->webhook.client_cert);
+    ob_free(t->webhook.client_key);
+    if (t->webhook.credentials != NULL)
+        t->webhook.credentials_free(t->webhook.credentials);
     *t = (struct task_config){0};
 }
 
@@ -137,7 +150,7 @@ const struct task_config *config_find_task(const struct config *c, const char *n
 
 /* --- rules between keys --- */
 
-static size_t line_of(const size_t *lines, const char *name)
+size_t key_line(const size_t *lines, const char *name)
 {
     const struct key *k = find_key(task_keys, task_keys_count, name);
     ob_assert(k != NULL);
@@ -159,21 +172,20 @@ static void check_worker(struct loader *l, const struct task_config *t, const si
     for (size_t i = 0; i < t->command.argv.count; i++) {
         for (size_t k = 0; k < sizeof placeholders / sizeof placeholders[0]; k++) {
             if (strstr(t->command.argv.items[i], placeholders[k]) != NULL)
-                loader_error(l, line_of(lines, "worker"), "arguments without placeholders",
-                             "%s in a worker, which is one process for many jobs",
-                             placeholders[k]);
+                loader_error(l, key_line(lines, "worker"), "arguments without placeholders",
+                             "%s in a worker, which is one process for many jobs", placeholders[k]);
         }
     }
     if (w->processes > 0 && w->startup > w->processes)
-        loader_error(l, line_of(lines, line_of(lines, "startup") > 0 ? "startup" : "processes"),
+        loader_error(l, key_line(lines, key_line(lines, "startup") > 0 ? "startup" : "processes"),
                      NULL, "startup %u is more than processes %u", w->startup, w->processes);
 }
 
 void check_task(struct loader *l, const struct task_config *t, const size_t *lines)
 {
-    size_t schedule = line_of(lines, "retry_schedule");
-    size_t base = line_of(lines, "backoff");
-    size_t max = line_of(lines, "backoff_max");
+    size_t schedule = key_line(lines, "retry_schedule");
+    size_t base = key_line(lines, "backoff");
+    size_t max = key_line(lines, "backoff_max");
     if (schedule > 0 && (base > 0 || max > 0))
         loader_error(l, base > 0 ? base : max, NULL,
                      "%s has no effect beside retry_schedule (line %zu)",
@@ -185,11 +197,13 @@ void check_task(struct loader *l, const struct task_config *t, const size_t *lin
         loader_error(l, base > 0 ? base : max, NULL, "backoff %s is longer than backoff_max %s",
                      text[0], text[1]);
     }
+    if (t->kind == HANDLER_WEBHOOK)
+        check_webhook(l, &t->webhook, lines);
     if (t->kind == HANDLER_WORKER)
         check_worker(l, t, lines);
     size_t bytes = strings_bytes(&t->command.argv) + strings_bytes(&t->command.env) +
                    (t->command.shell != NULL ? strlen(t->command.shell) : 0);
-    size_t line = line_of(lines, handler_kind_name(t->kind));
+    size_t line = key_line(lines, handler_kind_name(t->kind));
     if (bytes > COMMAND_BYTES_MAX)
         loader_error(l, line, NULL, "command and env have %zu bytes, more than %d", bytes,
                      COMMAND_BYTES_MAX);

@@ -1,4 +1,5 @@
-/* cancel.c - `outbox cancel ID...`: takes jobs away before they run, or dead ones for good. */
+/* cancel.c - `outbox cancel ID...`: takes jobs away before they run, while they run, or dead ones
+ * for good. */
 #include "cmd/cmd.h"
 
 #include <string.h>
@@ -6,13 +7,15 @@
 #include "cmd/mend.h"
 
 static const struct cmd_option options[] = {
+    {"wait", 'w', NULL, "wait until jobs that run have ended"},
+    {"timeout", '\0', "DURATION", "with --wait: no longer than that"},
     CMD_OPTION_JSON,
     CMD_OPTION_DATABASE,
     CMD_OPTION_CONFIG,
     CMD_OPTIONS_END,
 };
 
-/* A running job goes on, and that is not what was asked for. */
+/* A job that was done in spite of it is not what was asked for. */
 static bool is_failure(const char *answer)
 {
     return strcmp(answer, "cancelled") != 0 && strcmp(answer, "cancelling") != 0;
@@ -20,12 +23,24 @@ static bool is_failure(const char *answer)
 
 static const char *explain(const char *answer)
 {
-    return strcmp(answer, "running") == 0 ? "running: not cancelled" : answer;
+    if (strcmp(answer, "cancelling") == 0)
+        return "cancelling: its dispatcher has been told to end it";
+    return strcmp(answer, "done") == 0 ? "done: it succeeded before it could be ended" : answer;
 }
 
 static int run(const struct cmd_args *args)
 {
-    return mend_operands(args, ADMIN_CANCEL, is_failure, explain);
+    struct mend_how how = {.verb = ADMIN_CANCEL, .is_failure = is_failure, .explain = explain};
+    int code = cmd_duration_value(args, "timeout", &how.timeout_ms);
+    if (code != 0)
+        return code;
+    if (cmd_has(args, "timeout") && !cmd_has(args, "wait"))
+        return cmd_usage(args, "--timeout needs --wait");
+    if (cmd_has(args, "wait")) {
+        how.pending = "cancelling";
+        how.gone = "done";
+    }
+    return mend_operands(args, &how);
 }
 
 const struct command cmd_cancel_command = {
@@ -34,10 +49,13 @@ const struct command cmd_cancel_command = {
     .operands = "ID...",
     .operands_min = 1,
     .operands_max = -1,
-    .summary = "delete jobs that have not started, or are dead",
+    .summary = "delete jobs: waiting, running or dead",
     .description =
-        "Says for each job what became of it. Exits with 1 if any was not found or is running:\n"
-        "a running job is left alone.",
+        "Says for each job what became of it. One that runs is \"cancelling\": its dispatcher "
+        "ends\n"
+        "it (TERM, five seconds later KILL) and it never runs again; --wait waits for that.\n"
+        "Exits with 1 if any was not found, or was done before it could be ended, and with 75 if\n"
+        "--timeout passed first.",
     .options = options,
     .run = run,
 };

@@ -53,6 +53,28 @@ static char *shell_program(const char *shell)
     return path;
 }
 
+/* A secret, or a key, that every user of the machine can read. */
+static bool open_problem(const char *what, const char *path, char warning[WARNING_SIZE])
+{
+    struct stat st;
+    if (path == NULL || stat(path, &st) != 0 || (st.st_mode & S_IROTH) == 0)
+        return false;
+    (void)snprintf(warning, WARNING_SIZE, "%s %s can be read by everybody: chmod o= %s", what, path,
+                   path);
+    return true;
+}
+
+static bool webhook_problem(const struct webhook_config *w, char warning[WARNING_SIZE])
+{
+    for (size_t i = 0; i < w->secrets.count; i++) {
+        if (open_problem("secret", w->secrets.items[i].file, warning))
+            return true;
+    }
+    const char *key = w->client_key != NULL ? w->client_key : w->client_cert;
+    return open_problem("secret_file", w->secret_file, warning) ||
+           open_problem("client_key", key, warning);
+}
+
 static bool file_problem(const char *what, const char *path, int mode, char warning[WARNING_SIZE])
 {
     if (path == NULL || access(path, mode) == 0)
@@ -65,7 +87,7 @@ static bool file_problem(const char *what, const char *path, int mode, char warn
 static bool find_warning(const struct task_config *t, char warning[WARNING_SIZE])
 {
     if (t->kind == HANDLER_WEBHOOK)
-        return file_problem("ca_file", t->webhook.ca_file, R_OK, warning);
+        return webhook_problem(&t->webhook, warning);
     if (t->kind == HANDLER_DISCARD)
         return false;
     if (file_problem("cwd", t->command.cwd, X_OK, warning))

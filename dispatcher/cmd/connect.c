@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/version.h"
 #include "db/admin.h"
+#include "webhook/credentials.h"
 
 enum { ERRORS_MAX = 256 * 1024 };
 
@@ -85,6 +86,8 @@ static int build(const struct cmd_args *args, bool whole, cmd_override override,
             err = check_database(c, path, is_file, reterr);
         if (err == 0)
             err = config_finish(c, reterr);
+        if (err == 0)
+            err = credentials_read(c, reterr);
     }
     if (err != 0 && err != OB_EUSAGE &&
         reterr->len == 0) /* usage errors were said as they were found */

@@ -113,9 +113,12 @@ static void note_cell(struct table *t, const struct admin_rows *rows, size_t row
         if (in_ms > 0)
             table_cellf(t, "due in %s", print_span(in_ms, text));
         else
-            table_cell(t, "due now");
+            table_cell(t, admin_bool(rows, row, JOB_PAUSED) ? "due now, paused" : "due now");
     } else if (strcmp(state, "running") == 0 && dispatcher != NULL) {
-        table_cellf(t, "on %s", dispatcher);
+        table_cellf(t, admin_bool(rows, row, JOB_CANCELLING) ? "cancelling on %s" : "on %s",
+                    dispatcher);
+    } else if (admin_bool(rows, row, JOB_PAUSED)) {
+        table_cell(t, "paused");
     } else {
         table_cell(t, reason);
     }

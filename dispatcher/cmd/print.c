@@ -43,6 +43,8 @@ void print_job_json(struct jout *j, const struct admin_rows *rows, size_t row)
     jout_str(j, "owner", admin_text(rows, row, JOB_OWNER));
     jout_str(j, "dispatcher", admin_text(rows, row, JOB_DISPATCHER));
     print_number(j, "headers", rows, row, JOB_HEADERS);
+    jout_bool(j, "cancelling", admin_bool(rows, row, JOB_CANCELLING));
+    jout_bool(j, "paused", admin_bool(rows, row, JOB_PAUSED));
 }
 
 static void print_lines(const struct buf *text)

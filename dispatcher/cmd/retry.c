@@ -118,7 +118,8 @@ static int run(const struct cmd_args *args)
         return cmd_usage(args, "--task needs --all: every dead job of the task is retried");
     if (!all && args->operands_count == 0)
         return cmd_usage(args, "say which: ids, or --task TASK --all");
-    return all ? retry_all(args, task) : mend_operands(args, ADMIN_RETRY, is_failure, explain);
+    const struct mend_how how = {.verb = ADMIN_RETRY, .is_failure = is_failure, .explain = explain};
+    return all ? retry_all(args, task) : mend_operands(args, &how);
 }
 
 const struct command cmd_retry_command = {

@@ -172,6 +172,10 @@ static void print_fields(const struct admin_rows *r)
     field("id", admin_text(r, 0, JOB_ID));
     field("task", admin_text(r, 0, JOB_TASK));
     field("state", admin_text(r, 0, JOB_STATE));
+    if (admin_bool(r, 0, JOB_CANCELLING))
+        field("cancelling", "its dispatcher has been told to end it");
+    if (admin_bool(r, 0, JOB_PAUSED))
+        field("paused", "its task is; see `outbox pause`");
     field("reason", admin_text(r, 0, JOB_REASON));
     field("priority", admin_text(r, 0, JOB_PRIORITY));
     field("key", admin_text(r, 0, JOB_KEY));

@@ -26,6 +26,18 @@ static bool is_unhandled(const struct admin_rows *rows, size_t i)
     return !over && admin_int(rows, i, STATS_HANDLERS, 0) == 0;
 }
 
+static void note_cell(struct table *t, const struct admin_rows *rows, size_t i)
+{
+    const char *reason = admin_text(rows, i, STATS_PAUSED_REASON);
+    bool is_paused = admin_text(rows, i, STATS_PAUSED_SINCE) != NULL;
+    if (is_paused && reason != NULL)
+        table_cellf(t, "paused: %s", reason);
+    else if (is_paused)
+        table_cell(t, "paused");
+    else
+        table_cell(t, is_unhandled(rows, i) ? "no dispatcher handles it" : "");
+}
+
 static void print_json(const struct admin_rows *rows)
 {
     struct jout j;
@@ -39,6 +51,8 @@ static void print_json(const struct admin_rows *rows)
         print_number(&j, "oldest_age_ms", rows, i, STATS_OLDEST_MS);
         print_number(&j, "handlers", rows, i, STATS_HANDLERS);
         jout_bool(&j, "unhandled", is_unhandled(rows, i));
+        jout_str(&j, "paused_since", admin_text(rows, i, STATS_PAUSED_SINCE));
+        jout_str(&j, "paused_reason", admin_text(rows, i, STATS_PAUSED_REASON));
         jout_close(&j);
     }
     jout_close(&j);
@@ -57,7 +71,7 @@ static void print_table(const struct admin_rows *rows)
         table_cell(t, admin_text(rows, i, STATS_COUNT));
         table_cell(t, print_span(admin_int(rows, i, STATS_OLDEST_MS, -1), text));
         table_cell(t, admin_text(rows, i, STATS_HANDLERS));
-        table_cell(t, is_unhandled(rows, i) ? "no dispatcher handles it" : "");
+        note_cell(t, rows, i);
     }
     table_print(t, stdout);
     table_free(t);
@@ -81,7 +95,8 @@ const struct command cmd_stats_command = {
     .summary = "count jobs per task and state, the oldest, and who handles them",
     .description =
         "HANDLERS is how many live dispatchers have a handler for the task. Jobs of a task that\n"
-        "nobody handles stay where they are, and are marked.",
+        "nobody handles stay where they are, and are marked; so are those of a task that is "
+        "paused.",
     .options = options,
     .run = run,
 };

@@ -28,6 +28,7 @@ static const struct cmd_option options[] = {
     {"id", '\0', "N", "as the job with this id (default 1)"},
     {"key", 'k', "KEY", "as a job with this key"},
     {"header", 'H', "NAME=VALUE", "a header of the job; repeatable"},
+    {"timeout", '\0', "DURATION", "instead of the task's own"},
     {"msgpack", '\0', NULL, "standard input holds msgpack instead of JSON"},
     CMD_OPTION_JSON,
     CMD_OPTIONS_END,
@@ -37,6 +38,7 @@ enum { CAPTURE_BYTES = 64 * 1024, JSON_MAX = 256 * 1024 * 1024 };
 
 struct trial {
     const struct cmd_args *args;
+    const struct config *config;
     struct task_config task; /* a copy of the configuration's, with all output captured */
     struct job job;
     struct run run;
@@ -136,7 +138,7 @@ static int make_executor(struct trial *t)
             err = command_executor_new(&t->loop, t->client, &t->executor);
         break;
     case HANDLER_WEBHOOK:
-        err = webhook_executor_new(&t->loop, 1, &t->executor);
+        err = webhook_executor_new(&t->loop, t->config, &t->executor);
         break;
     case HANDLER_DISCARD:
         err = discard_executor_new(&t->loop, &t->executor);
@@ -209,6 +211,10 @@ static int make_job(struct trial *t, const struct cmd_args *args)
     if (code == 0)
         code = cmd_int_value(args, "attempt", 1, 32767, &attempt);
     if (code == 0)
+        code = cmd_duration_value(args, "timeout", &t->task.timeout_ms);
+    if (code == 0 && t->task.timeout_ms == 0)
+        code = cmd_usage(args, "--timeout 0: expected a duration such as 30s");
+    if (code == 0)
         code = input_headers(args, &t->headers, &t->job.headers);
     if (code == 0)
         code = input_payload(args, args->operands_count > 1 ? args->operands[1] : NULL, msgpack,
@@ -249,6 +255,7 @@ static int try_task(const struct cmd_args *args, const struct config *config)
     struct trial t;
     memset(&t, 0, sizeof t);
     t.args = args;
+    t.config = config;
     t.task = *task;
     t.task.command.capture = CAPTURE_ALWAYS;
     t.task.command.capture_head_bytes = CAPTURE_BYTES;

@@ -34,7 +34,8 @@ void try_next(const struct task_config *task, const struct job *job, const struc
         break;
     case OUTCOME_DEAD:
         (void)snprintf(ret_text, TRY_NEXT_SIZE,
-                       "dead: kept until `outbox retry` or `outbox cancel`");
+                       "dead: kept until `outbox retry` or `outbox cancel`%s",
+                       outcome->pauses_task ? "; the task pauses until `outbox resume`" : "");
         break;
     case OUTCOME_RETRY:
         if (job->attempt >= job->max_attempts) {
@@ -76,6 +77,7 @@ static void report_json(const struct run *run, const struct outcome *o, const ch
     jout_str(&j, "outcome", outcome_name(o->kind));
     jout_str(&j, "reason", o->reason[0] != '\0' ? o->reason : NULL);
     jout_int(&j, "duration_ms", (int64_t)o->duration_ms);
+    jout_int(&j, "timeout_ms", (int64_t)run->task->timeout_ms);
     if (o->exit_code >= 0)
         jout_int(&j, "exit_code", o->exit_code);
     else
@@ -99,11 +101,13 @@ static void report_json(const struct run *run, const struct outcome *o, const ch
 static void report_text(const struct run *run, const struct outcome *o, const char *next)
 {
     char span[CLOCK_DURATION_SIZE];
+    char limit[CLOCK_DURATION_SIZE];
     clock_duration(o->duration_ms, span);
+    clock_duration(run->task->timeout_ms, limit);
     (void)printf("%-8s %s by %s\n", "task", run->task->name, handler_kind_name(run->task->kind));
     (void)printf("%-8s %s%s%s\n", "outcome", outcome_name(o->kind),
                  o->reason[0] != '\0' ? ": " : "", o->reason);
-    (void)printf("%-8s %s\n", "took", span);
+    (void)printf("%-8s %s (timeout %s)\n", "took", span, limit);
     if (o->exit_code >= 0)
         (void)printf("%-8s %d\n", "exit", o->exit_code);
     if (o->signal != 0)

@@ -2,6 +2,7 @@
  * jobs in runner.c, the database in session.c. */
 #include "core/dispatcher.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,23 +21,12 @@ enum {
     TERM_GRACE_MS = 5000,   /* of stop_timeout, between TERM and KILL */
     RECORD_GRACE_MS = 5000, /* after KILL: reaping, and the last results */
     GIVE_UP_MS = 10,        /* until a connection that was failed has answered everything */
-    STATS_EVERY_MS = 60000,
-    CONNECTIONS_SPARE = 16
+    STATS_EVERY_MS = 60000
 };
 
 static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1};
 
 /* ---- executors ---- */
-
-static unsigned webhook_connections(const struct config *c)
-{
-    unsigned n = CONNECTIONS_SPARE;
-    for (size_t i = 0; i < c->tasks_count; i++) {
-        if (c->tasks[i].kind == HANDLER_WEBHOOK)
-            n += c->tasks[i].concurrency + 1;
-    }
-    return n;
-}
 
 struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kind)
 {
@@ -51,7 +41,7 @@ struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kin
         err = command_executor_new(&d->loop, d->spawn, ex);
         break;
     case HANDLER_WEBHOOK:
-        err = webhook_executor_new(&d->loop, webhook_connections(d->lanes.config), ex);
+        err = webhook_executor_new(&d->loop, d->lanes.config, ex);
         break;
     case HANDLER_DISCARD:
         err = discard_executor_new(&d->loop, ex);
@@ -64,6 +54,28 @@ struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kin
         log_error("executor_failed", LOG_STR("handler", handler_kind_name(kind)),
                   LOG_STR("err", ob_strerror(err)));
     return err == 0 ? *ex : NULL;
+}
+
+/* Executors hear of another configuration before the one in force goes. */
+static void configure_executors(struct dispatcher *d, const struct config *config)
+{
+    for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
+        struct executor *ex = d->executors[i];
+        if (ex != NULL && ex->ops->configure != NULL)
+            ex->ops->configure(ex, config);
+    }
+}
+
+static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
+                     uint64_t *ret_until_ms)
+{
+    struct dispatcher *d = arg;
+    struct executor *ex = d->executors[task->kind == HANDLER_EXEC ? HANDLER_SHELL : task->kind];
+    if (ex == NULL && task->kind == HANDLER_WEBHOOK && task->webhook.rate.count > 0)
+        ex = dispatcher_executor(d, task->kind); /* a rate bounds the first ones too */
+    if (ex == NULL || ex->ops->room == NULL)
+        return UINT_MAX;
+    return ex->ops->room(ex, task, now_ms, ret_until_ms);
 }
 
 /* ---- the end ---- */
@@ -258,11 +270,10 @@ void dispatcher_idle(struct dispatcher *d)
         close_everything(d);
         return;
     }
-    bool is_drained = d->options->drain && session_is_ready(d->session) && !d->look_wanted &&
-                      !d->stream.is_full && d->stream.revisit_count == 0 &&
-                      lanes_are_empty(&d->lanes);
-    if (is_drained)
+    if (control_is_drained(d)) {
+        d->exit_code = lanes_are_stuck(&d->lanes) ? OB_EXIT_TRY_AGAIN : d->exit_code;
         begin_stop(d, "drained");
+    }
 }
 
 /* ---- signals ---- */
@@ -278,6 +289,7 @@ static void reload(struct dispatcher *d)
                   LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
+        configure_executors(d, config);
         lanes_set_config(&d->lanes, config);
         workers_configure(d);
         session_set_config(d->session, config);
@@ -446,6 +458,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
         .tokens = tokens,
         .on_adopted = on_adopted,
         .is_clear = is_clear,
+        .on_orders = control_orders,
     };
     d->options = options;
     list_init(&d->executions);
@@ -454,6 +467,8 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
     if (err != 0)
         return err;
     lanes_init(&d->lanes, options->config);
+    d->lanes.room = room;
+    d->lanes.room_arg = d;
     stream_init(&d->stream);
     turn_init(d);
     (void)uv_timer_init(&d->loop, &d->stop_timer);
@@ -494,6 +509,7 @@ int dispatcher_run(const struct dispatcher_options *options)
     lanes_deinit(&d->lanes);
     stream_deinit(&d->stream);
     wake_deinit(d);
+    control_deinit(d);
     ob_free(d);
     return exit_code;
 }

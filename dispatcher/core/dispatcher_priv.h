@@ -7,9 +7,9 @@
 
 #include "core/dispatcher.h"
 #include "core/execution.h"
-#include "core/walk.h"
 #include "core/session.h"
 #include "core/stream.h"
+#include "core/walk.h"
 #include "exec/spawn_client.h"
 
 enum stop_phase {
@@ -37,6 +37,13 @@ struct wake {
     bool was_notified; /* since the last look */
 };
 
+struct control {
+    int64_t *cancelled; /* jobs of ours that are to end, as the newest orders say */
+    size_t cancelled_count;
+    char **paused; /* tasks, handled here or not */
+    size_t paused_count;
+};
+
 struct dispatcher {
     uv_loop_t loop;
     const struct dispatcher_options *options;
@@ -44,6 +51,7 @@ struct dispatcher {
     struct lanes lanes;
     struct stream stream;
     struct wake wake;
+    struct control control;
     struct spawn_client *spawn;
     struct executor
         *executors[EXECUTOR_KINDS]; /* made when first needed; shell and exec share one */
@@ -63,6 +71,7 @@ struct dispatcher {
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     uint64_t turn_ms; /* when the newest one began */
+    bool is_pacing;   /* turn_timer is set for the pace: not needed if slots are free before */
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
     bool settle_skips_locked;
@@ -132,16 +141,31 @@ void runner_begin(struct dispatcher *d, struct batch *batch);
 void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
 void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
+/* Ends what runs of this job, if anything does: somebody cancelled it. */
+void runner_cancel(struct dispatcher *d, int64_t id);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
 struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
 bool runner_is_clear(const struct dispatcher *d);              /* nothing lost still runs */
 void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or lost: frees it */
 
+/* control.c */
+/* What operators ask for: ends jobs, pauses tasks, lets others go. */
+void control_orders(void *arg, const struct store_orders *orders);
+void control_reloaded(struct dispatcher *d); /* tasks that are new here may be paused */
+bool control_is_cancelled(const struct dispatcher *d, int64_t id); /* it is not to begin */
+/* An outcome says that the whole task shall rest. */
+void control_pause(struct dispatcher *d, const struct execution *e);
+/* Of a cancelled job: what it is recorded as, unless it is done. */
+void control_cancelled_outcome(struct outcome *o);
+/* Asked to drain, and nothing is left that could run. Logs if it could not all. */
+bool control_is_drained(const struct dispatcher *d);
+void control_deinit(struct dispatcher *d);
+
 /* workers.c */
 int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
-void workers_configure(struct dispatcher *d); /* the lanes' configuration is in force */
-void workers_prefetch(struct dispatcher *d); /* how much may be claimed ahead now */
+void workers_configure(struct dispatcher *d);            /* the lanes' configuration is in force */
+void workers_prefetch(struct dispatcher *d);             /* how much may be claimed ahead now */
 void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */

@@ -125,6 +125,7 @@ void execution_keep_outcome(struct execution *e, const struct outcome *outcome)
     const struct backoff_config *backoff = &e->run.task->backoff;
     if (outcome != &e->outcome) {
         e->outcome = *outcome;
+        e->outcome.endpoint = NULL; /* the executor's */
         keep_output(e, outcome);
     }
     e->outcome.keep_ms = e->run.task->keep_ms;

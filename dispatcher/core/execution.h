@@ -39,6 +39,7 @@ struct execution {
     uint64_t delay_ms;
     bool is_fetch_under_way;
     bool is_lost;             /* the claim is gone: the result will be dropped */
+    bool is_cancelled;        /* somebody asked for its end: unless it is done, it is cancelled */
     bool settle_alone;        /* the server refused a batch with it */
     uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;

@@ -23,7 +23,9 @@
 enum stop_reason {
     STOP_SHUTDOWN, /* TERM now, KILL when asked again or after the grace; the outcome is RELEASE */
     STOP_KILL,     /* at once */
-    STOP_LOST      /* the lease is ending: as SHUTDOWN; the outcome will be discarded */
+    STOP_LOST,     /* the lease is ending: as SHUTDOWN; the outcome will be discarded */
+    STOP_CANCEL    /* the job was cancelled: TERM now, KILL after the grace; a transfer is dropped.
+                    * Of the outcome only DONE counts: core makes anything else the cancelled end */
 };
 
 struct run;
@@ -52,6 +54,14 @@ struct executor_ops {
     int (*start)(struct executor *ex, struct run *run, struct outcome *ret_outcome);
     /* Asks a started run to end. May come several times, each time the same or harsher. */
     void (*stop)(struct executor *ex, struct run *run, enum stop_reason reason);
+    /* May be NULL: any number of runs may begin at any time. How many more of the task could begin
+     * now; 0: none before *ret_until_ms (clock_mono_ms; UINT64_MAX: before a run ends). What is
+     * started nevertheless is refused, and its job RELEASEd. */
+    unsigned (*room)(struct executor *ex, const struct task_config *task, uint64_t now_ms,
+                     uint64_t *ret_until_ms);
+    /* May be NULL. Another configuration is about to be in force; runs under way keep theirs. The
+     * one before is not looked at any more, unless by them. */
+    void (*configure)(struct executor *ex, const struct config *config);
     /* No run is left. Releases everything; cb when the loop holds nothing of it any more. */
     void (*close)(struct executor *ex, void (*cb)(struct executor *ex));
 };

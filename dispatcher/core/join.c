@@ -285,14 +285,9 @@ static void announce(struct session *s)
     ob_free(names);
 }
 
-static void on_restamped(void *arg, const struct pg_error *error, int count)
+/* Nothing is missing any more. */
+void join_be_ready(struct session *s)
 {
-    struct session *s = arg;
-    if (join_refused(s, SESSION_RESTAMPING, error, "restamping"))
-        return;
-    if (count > 0)
-        log_warn("restamped", LOG_INT("jobs", count),
-                 LOG_STR("reason", "they came from a server with later transaction ids"));
     session_set_state(s, SESSION_READY);
     if (s->is_row_stale)
         announce(s);
@@ -301,6 +296,17 @@ static void on_restamped(void *arg, const struct pg_error *error, int count)
     log_info("ready", LOG_STR("name", s->name), LOG_INT("dispatcher", s->id),
              LOG_INT("tasks", s->config->tasks_count));
     s->cb.on_ready(s->arg);
+}
+
+static void on_restamped(void *arg, const struct pg_error *error, int count)
+{
+    struct session *s = arg;
+    if (join_refused(s, SESSION_RESTAMPING, error, "restamping"))
+        return;
+    if (count > 0)
+        log_warn("restamped", LOG_INT("jobs", count),
+                 LOG_STR("reason", "they came from a server with later transaction ids"));
+    orders_first(s);
 }
 
 static void restamp(struct session *s)

@@ -75,7 +75,7 @@ void lanes_set_config(struct lanes *l, struct config *config)
         bool had_handler = l->items[i]->config != NULL;
         l->items[i]->config = config_find_task(config, l->items[i]->task);
         if (!had_handler && l->items[i]->config != NULL)
-            open_backlogs(l->items[i]);   /* the stream passed its jobs over */
+            open_backlogs(l->items[i]); /* the stream passed its jobs over */
         l->items[i]->prefetch = 0;
         l->items[i]->paused_until_ms = 0; /* the reload may be the repair */
         l->items[i]->pauses = 0;
@@ -108,15 +108,24 @@ void lanes_forget(struct lanes *l)
     l->walk_pause = 0;
 }
 
-unsigned lane_free_slots(const struct lane *lane, uint64_t now_ms)
+/* What the executor leaves of n slots; 0: until when. */
+static unsigned room_for(const struct lanes *l, const struct lane *lane, unsigned n,
+                         uint64_t now_ms, uint64_t *ret_until_ms)
 {
-    if (lane->config == NULL || now_ms < lane->paused_until_ms)
+    unsigned room = l->room != NULL ? l->room(l->room_arg, lane->config, now_ms, ret_until_ms) : n;
+    return n < room ? n : room;
+}
+
+unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
+{
+    uint64_t until_ms = 0;
+    if (lane->config == NULL || lane->is_paused || now_ms < lane->paused_until_ms)
         return 0;
     unsigned limit = lane->config->concurrency + lane->prefetch;
     if (lane->running >= limit)
         return 0;
     unsigned n = limit - lane->running;
-    return n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX;
+    return room_for(l, lane, n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX, now_ms, &until_ms);
 }
 
 unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms)
@@ -138,15 +147,50 @@ static bool has_backlog(const struct lane *lane)
 bool lanes_are_empty(const struct lanes *l)
 {
     for (size_t i = 0; i < l->count; i++) {
-        if (l->items[i]->config != NULL && has_backlog(l->items[i]))
+        const struct lane *lane = l->items[i];
+        if (lane->config != NULL && !lane->is_paused && lane->pauses == 0 && has_backlog(lane))
             return false;
     }
     return true;
 }
 
+bool lanes_are_stuck(const struct lanes *l)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        if (l->items[i]->config != NULL && l->items[i]->pauses > 0 && has_backlog(l->items[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool has_name(const char *const *names, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool lanes_set_paused(struct lanes *l, const char *const *tasks, size_t n, lanes_paused_cb cb,
+                      void *arg)
+{
+    bool is_any_resumed = false;
+    for (size_t i = 0; i < l->count; i++) {
+        struct lane *lane = l->items[i];
+        bool is_paused = has_name(tasks, n, lane->task);
+        if (is_paused == lane->is_paused)
+            continue;
+        lane->is_paused = is_paused;
+        is_any_resumed = is_any_resumed || !is_paused;
+        cb(lane, arg);
+    }
+    return is_any_resumed;
+}
+
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms)
 {
-    return lane_free_slots(lane, now_ms) > 0 &&
+    return lane_free_slots(l, lane, now_ms) > 0 &&
            (!task_is_process(lane->config) || lanes_free_processes(l, now_ms) > 0);
 }
 
@@ -157,6 +201,26 @@ bool lanes_have_slots(const struct lanes *l, uint64_t now_ms)
             return true;
     }
     return false;
+}
+
+bool lanes_are_busy(const struct lanes *l, uint64_t now_ms)
+{
+    unsigned processes = lanes_free_processes(l, now_ms);
+    for (size_t i = 0; i < l->count; i++) {
+        const struct lane *lane = l->items[i];
+        unsigned slots = lane_free_slots(l, lane, now_ms);
+        if (slots == 0)
+            continue; /* no handler, paused, or all in use */
+        bool shares = task_is_process(lane->config);
+        unsigned of = lane->config->concurrency + lane->prefetch;
+        if (shares && l->config->concurrency < of)
+            of = l->config->concurrency;
+        if (shares && processes < slots)
+            slots = processes;
+        if (has_backlog(lane) && slots > of / 2)
+            return false;
+    }
+    return true;
 }
 
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms)
@@ -208,8 +272,13 @@ uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms)
 {
     uint64_t end = l->spawn_paused_until_ms > now_ms ? l->spawn_paused_until_ms : UINT64_MAX;
     for (size_t i = 0; i < l->count; i++) {
-        uint64_t until = l->items[i]->paused_until_ms;
-        if (l->items[i]->config != NULL && until > now_ms && until < end)
+        const struct lane *lane = l->items[i];
+        uint64_t until = lane->paused_until_ms;
+        if (lane->config == NULL)
+            continue;
+        if (until <= now_ms && room_for(l, lane, 1, now_ms, &until) > 0)
+            continue;
+        if (until > now_ms && until < end)
             end = until;
     }
     return end;

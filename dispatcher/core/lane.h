@@ -33,13 +33,21 @@ struct lane {
     int claimed;                      /* what the newest look brought, while it is counted */
     struct backlog backlogs[PRIORITIES];
     bool is_watched;          /* we hold its lock: producers notify */
+    bool is_paused;           /* by an operator: nothing is claimed */
     uint64_t paused_until_ms; /* misconfigured: not before (clock_mono_ms) */
     unsigned pauses;          /* in a row */
 };
 
+/* How many more runs of a task its executor could begin; 0: none before *ret_until_ms. As
+ * executor_ops.room. */
+typedef unsigned (*lanes_room_fn)(void *arg, const struct task_config *task, uint64_t now_ms,
+                                  uint64_t *ret_until_ms);
+
 struct lanes {
     struct config *config; /* referenced */
-    struct lane **items;   /* sorted by task */
+    lanes_room_fn room;    /* NULL: any number */
+    void *room_arg;
+    struct lane **items; /* sorted by task */
     size_t count;
     uint64_t walk_xid; /* where the last walk of many lanes began */
     int64_t walk_id;
@@ -55,15 +63,26 @@ void lanes_set_config(struct lanes *l, struct config *config);
 struct lane *lanes_find(const struct lanes *l, const char *task); /* NULL: unknown */
 /* Another connection: every lane is open from the beginning, and none is watched. */
 void lanes_forget(struct lanes *l);
-/* True when no job is known to wait for a handler that we have. */
+/* Exactly these tasks are paused from now on. Returns true if one was let go: there may be work.
+ * Each change is told. */
+typedef void (*lanes_paused_cb)(const struct lane *lane, void *arg);
+bool lanes_set_paused(struct lanes *l, const char *const *tasks, size_t n, lanes_paused_cb cb,
+                      void *arg);
+/* True when no job is known to wait for a handler that we have, and that could run it: what is
+ * paused, by an operator or because its handler is misconfigured, is not waited for. */
 bool lanes_are_empty(const struct lanes *l);
+/* True when jobs are known to wait for a handler that cannot run: it is misconfigured. */
+bool lanes_are_stuck(const struct lanes *l);
 bool task_is_process(const struct task_config *t);
 /* Free slots of the lane itself, whatever the daemon's own limit; and of that. */
-unsigned lane_free_slots(const struct lane *lane, uint64_t now_ms);
+unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
 unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms);
 /* True when a look now could claim something of a task. */
 bool lane_has_slots(const struct lanes *l, const struct lane *lane, uint64_t now_ms);
 bool lanes_have_slots(const struct lanes *l, uint64_t now_ms);
+/* True when at least half of the slots that wait for work have some: of every lane with a backlog.
+ */
+bool lanes_are_busy(const struct lanes *l, uint64_t now_ms);
 /* True when it would: a lane with a backlog has a free slot. */
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms);
 
@@ -74,7 +93,8 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
  * s). Returns the pause's length in ms if one began now, else 0. */
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,
                             uint64_t now_ms);
-/* When the earliest pause that is not over ends (clock_mono_ms); UINT64_MAX: nothing is paused. */
+/* When the earliest pause or hold that is not over ends (clock_mono_ms); UINT64_MAX: nothing is
+ * paused, or nobody knows for how long. */
 uint64_t lanes_pause_end(const struct lanes *l, uint64_t now_ms);
 
 #endif

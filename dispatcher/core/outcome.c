@@ -166,6 +166,7 @@ void outcome_from_http(struct outcome *o, const struct http_end *end)
     }
     if (status == 410) {
         outcome_set(o, OUTCOME_DEAD, "HTTP 410");
+        o->pauses_task = true;
         return;
     }
     if (status >= 300 && status <= 399 && end->location != NULL)

@@ -32,6 +32,8 @@ struct outcome {
     uint64_t keep_ms;   /* DONE: to be kept for so long; 0: not */
     bool blocks_key;    /* DEAD: the jobs of its key wait until it is retried or cancelled */
     bool misconfigured; /* RELEASE: the handler cannot run at all; the task pauses */
+    bool pauses_task;   /* DEAD: nobody is there for any job of the task any more (HTTP 410): it is
+                         * paused until `outbox resume` */
     bool spawn_failed; /* RELEASE: no process to be had (EAGAIN, ENOMEM, EMFILE); spawning pauses */
     uint64_t started_us; /* unix time */
     uint64_t duration_ms;
@@ -41,7 +43,11 @@ struct outcome {
     size_t head_len;
     const char *tail;
     size_t tail_len;
-    uint64_t output_bytes; /* in all; more than head_len + tail_len: the middle was dropped */
+    /* What the answer means for the receiving endpoint ("https://host:443"): it is held from now
+     * on, for so long; or it is back. NULL: nothing new. As head. */
+    const char *endpoint;
+    uint64_t endpoint_held_ms; /* 0: it is back */
+    uint64_t output_bytes;     /* in all; more than head_len + tail_len: the middle was dropped */
 };
 
 /* Empty, and RELEASE until somebody says otherwise. */
@@ -80,9 +86,9 @@ struct http_end {
     const char *location;    /* of a redirect; NULL */
     bool stopping;           /* we dropped it because the dispatcher stops */
 };
-/* The response table of docs/handlers.md: 2xx DONE; none RETRY; 3xx RETRY "redirect"; 410 DEAD;
- * 429, 503 and any non-2xx with Retry-After: RETRY at least that long; 408 425 502 504: RETRY at
- * least 60 s; other 5xx and 4xx: RETRY. */
+/* The response table of docs/handlers.md: 2xx DONE; none RETRY; 3xx RETRY "redirect"; 410 DEAD, and
+ * the task pauses; 429, 503 and any non-2xx with Retry-After: RETRY at least that long; 408 425 502
+ * 504: RETRY at least 60 s; other 5xx and 4xx: RETRY. */
 void outcome_from_http(struct outcome *o, const struct http_end *end);
 
 #endif

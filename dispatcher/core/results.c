@@ -71,7 +71,10 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
         list_append(&d->results, &e->result_link);
         return;
     }
-    if (answer_ != STORE_RECORDED) {
+    if (answer_ == STORE_CANCELLED) {
+        log_info("cancelled", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt), LOG_INT("ms", e->outcome.duration_ms));
+    } else if (answer_ != STORE_RECORDED) {
         log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt),
                  LOG_STR("outcome", outcome_name(e->outcome.kind)),

@@ -11,7 +11,15 @@
 
 enum { LOG_EVERY_MS = 10000 };
 
-static const char not_started[] = "not started: the dispatcher stops, or its lease ends";
+/* A job that was claimed is to begin, or to be given back: meanwhile the dispatcher was told to
+ * stop, its lease is ending, or an operator cancelled the job or paused its task. */
+static bool may_begin(const struct dispatcher *d, const struct execution *e)
+{
+    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->lane->is_paused;
+}
+
+static const char not_started[] =
+    "not started: the dispatcher stops, its lease ends, or the task was paused";
 
 #define execution_of(node) list_entry(node, struct execution, link)
 
@@ -59,10 +67,26 @@ static void note_pause(struct dispatcher *d, struct execution *e)
             LOG_STR("next", "the job waits uncounted; mend the handler, then `kill -HUP` or wait"));
 }
 
+/* An answer spoke of its endpoint: the other jobs that go there wait, or go on. */
+static void log_endpoint(const struct execution *e, const struct outcome *o)
+{
+    if (o->endpoint_held_ms > 0)
+        log_warn("endpoint_held", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_STR("endpoint", o->endpoint), LOG_INT("held_ms", o->endpoint_held_ms),
+                 LOG_STR("reason", o->reason), LOG_STR("next", "its other jobs wait, uncounted"));
+    else
+        log_info("endpoint_back", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_STR("endpoint", o->endpoint));
+}
+
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
+    if (e->is_cancelled && outcome->kind != OUTCOME_DONE) {
+        control_cancelled_outcome(&e->outcome);
+        e->delay_ms = 0;
+    }
     execution_drop_payload(e);
     e->state = EXECUTION_FINISHED;
     lanes_slot_freed(&d->lanes, e->lane, e->run.task);
@@ -76,6 +100,8 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
     } else {
         log_outcome(d, e);
         note_pause(d, e);
+        if (e->outcome.pauses_task)
+            control_pause(d, e);
         list_append(&d->results, &e->result_link);
     }
     OB_CRASH_POINT("after_run_before_settle");
@@ -86,6 +112,8 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
 static void on_run_done(struct run *run, const struct outcome *outcome)
 {
     struct execution *e = list_entry(run, struct execution, run);
+    if (outcome->endpoint != NULL)
+        log_endpoint(e, outcome);
     finish(run->owner, e, outcome);
 }
 
@@ -128,7 +156,7 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     struct execution *e = arg;
     struct dispatcher *d = e->run.owner;
     e->is_fetch_under_way = false;
-    if (e->is_lost || !dispatcher_may_start(d)) {
+    if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
         return;
@@ -176,7 +204,8 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     list_append(&d->executions, &e->link);
     d->executions_count++;
     lanes_slot_taken(&d->lanes, lane, task);
-    if (!dispatcher_may_start(d)) {
+    e->is_cancelled = control_is_cancelled(d, e->job.id);
+    if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
@@ -214,6 +243,20 @@ void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
         struct execution *e = execution_of(node);
         if (e->state == EXECUTION_RUNNING)
             e->run.executor->ops->stop(e->run.executor, &e->run, reason);
+    }
+}
+
+void runner_cancel(struct dispatcher *d, int64_t id)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        if (e->job.id != id || e->is_lost || e->is_cancelled)
+            continue;
+        e->is_cancelled = true; /* finished already: the statement that records it knows too */
+        log_info("cancelling", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt));
+        if (e->state == EXECUTION_RUNNING)
+            e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
     }
 }
 

@@ -22,7 +22,8 @@ static const unsigned edges[] = {
     [SESSION_REGISTERING] = 1U << SESSION_CLEARING | 1U << SESSION_ADOPTING,
     [SESSION_CLEARING] = 1U << SESSION_REGISTERING,
     [SESSION_ADOPTING] = 1U << SESSION_RESTAMPING,
-    [SESSION_RESTAMPING] = 1U << SESSION_READY,
+    [SESSION_RESTAMPING] = 1U << SESSION_ASKING,
+    [SESSION_ASKING] = 1U << SESSION_READY,
     [SESSION_READY] = 0,
     [SESSION_CLOSING] = 0,
 };
@@ -118,6 +119,7 @@ static void beat(struct session *s)
     s->beat_sent_boot_ms = clock_boot_ms();
     s->beat_due_ms = clock_mono_ms() + s->lease_ms / BEATS_PER_LEASE;
     store_extend(s->beat, s->id, backends, on_extend, s);
+    orders_ask(s);
 }
 
 static void on_take_over(void *arg, const struct pg_error *error, int released)
@@ -261,6 +263,7 @@ static void on_notify(struct pgconn *c, const char *channel, const char *payload
     (void)backend_pid;
     if (c != s->work || strcmp(channel, STORE_CHANNEL) != 0)
         return;
+    orders_on_notify(s, payload);
     if (s->state == SESSION_PROVING)
         join_on_notify(s, payload);
     else if (s->state == SESSION_READY && payload[0] == '\0')

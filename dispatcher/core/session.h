@@ -3,10 +3,10 @@
  *
  * Joining, step by step: both connections up; the schema's level; LISTEN, proved by a notification
  * from the other connection; the name's lock file; the row in outbox.dispatcher; jobs that still
- * run from the connection before adopted under the new identity; jobs from the future restamped.
- * Then it is ready, until the work connection is lost. It beats every lease/6, watches the other
- * dispatchers, and takes over from the dead. It owns no job: it asks for the tokens of those that
- * run. It logs.
+ * run from the connection before adopted under the new identity; jobs from the future restamped;
+ * what operators have asked for. Then it is ready, until the work connection is lost. It beats
+ * every lease/6, watches the other dispatchers, and takes over from the dead. It owns no job: it
+ * asks for the tokens of those that run. It logs.
  */
 #ifndef OB_CORE_SESSION_H
 #define OB_CORE_SESSION_H
@@ -44,6 +44,8 @@ struct session_callbacks { /* none is called from inside a call of this header *
      * perhaps before another attempt to join. */
     void (*on_adopted)(void *arg, const struct store_token *adopted, size_t n);
     bool (*is_clear)(void *arg); /* nothing that was lost runs any more */
+    /* What operators ask for, whole: before on_ready, with each heartbeat, and when told. */
+    void (*on_orders)(void *arg, const struct store_orders *orders);
 };
 
 /* The configuration is referenced. */
@@ -63,6 +65,8 @@ int64_t session_id(const struct session *s);
 int64_t session_take_claims(struct session *s, size_t n);
 /* A turn begins or was answered: heartbeats go on only while turns progress. */
 void session_progress(struct session *s);
+/* Pauses the task for all dispatchers, if the database can be asked. */
+void session_pause(struct session *s, const char *task, const char *reason);
 /* Gives up the identity because the server answered something impossible. */
 void session_fail(struct session *s, const char *reason);
 /* Deletes the row (if no job is left), closes both connections, frees s; then cb. */

@@ -21,6 +21,7 @@ enum session_state {
     SESSION_CLEARING,    /* the claims of a dead daemon of our name are being taken back */
     SESSION_ADOPTING,    /* adopt is sent, then what the old identity still owns is released */
     SESSION_RESTAMPING,  /* jobs from the future are being given a transaction of today */
+    SESSION_ASKING,      /* orders are asked for, the first time */
     SESSION_READY,       /* `tick` beats */
     SESSION_CLOSING      /* session_close was called */
 };
@@ -82,6 +83,11 @@ struct session {
         char host[128];
     } dying;
 
+    /* orders */
+    bool orders_wanted;    /* told, and not asked since */
+    bool orders_under_way; /* asked on the heartbeat connection */
+    int64_t orders_id;     /* for this identity */
+
     /* the end */
     void (*on_closed)(void *arg, bool left_rows);
     void *closed_arg;
@@ -92,6 +98,11 @@ struct session {
 
 void session_set_state(struct session *s, enum session_state state);
 void session_renewed(struct session *s, uint64_t sent_boot_ms);
+
+/* orders.c */
+void orders_ask(struct session *s);                            /* if ready */
+void orders_on_notify(struct session *s, const char *payload); /* in any state */
+void orders_first(struct session *s);                          /* while joining */
 
 /* join.c */
 void join_init(struct session *s);
@@ -107,7 +118,8 @@ void join_later(struct session *s, uint64_t ms, uv_timer_cb cb);
 bool join_say_waiting(struct session *s, const char *key);
 /* The tasks of the configuration, as the array that store.h wants. Caller frees the array. */
 const char **join_task_names(const struct session *s);
-void join_adopt(struct session *s); /* registered: go on with what still runs */
+void join_adopt(struct session *s);    /* registered: go on with what still runs */
+void join_be_ready(struct session *s); /* orders are known */
 
 /* join_name.c */
 void join_take_name(struct session *s); /* ends in join_adopt() */

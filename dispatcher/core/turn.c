@@ -32,13 +32,14 @@ static void on_turn_idle(uv_idle_t *idle)
     (void)idle; /* keeps the loop from waiting before `turn_prepare` comes */
 }
 
-/* Under load, with no job known to wait, turns keep a pace: each of them costs a commit, and has
- * more to say a moment later. */
+/* Under load turns keep a pace: each of them costs a commit, and has more to say a moment later.
+ * With jobs known to wait, only as long as most slots have something to do. */
 static uint64_t pause_before_turn(struct dispatcher *d)
 {
     uint64_t now = clock_mono_ms();
-    if (now - d->turn_ms >= PACE_MS || d->phase != PHASE_RUNNING || d->stream.is_full ||
-        lanes_have_work(&d->lanes, now) || !wake_is_busy(d))
+    bool has_work = d->stream.is_full || lanes_have_work(&d->lanes, now);
+    if (now - d->turn_ms >= PACE_MS || d->phase != PHASE_RUNNING || !wake_is_busy(d) ||
+        (has_work && !lanes_are_busy(&d->lanes, now)))
         return 0;
     return PACE_MS - (now - d->turn_ms);
 }
@@ -47,14 +48,18 @@ static uint64_t pause_before_turn(struct dispatcher *d)
  * has ended: what comes together goes together. */
 void turn_kick(struct dispatcher *d)
 {
-    if (d->turn_pending > 0 || uv_is_active((uv_handle_t *)&d->turn_timer) ||
-        d->phase == PHASE_CLOSING)
+    bool is_set = uv_is_active((uv_handle_t *)&d->turn_timer);
+    if (d->turn_pending > 0 || (is_set && !d->is_pacing) || d->phase == PHASE_CLOSING)
         return;
     uint64_t pause_ms = pause_before_turn(d);
     if (pause_ms > 0) {
-        set_turn_timer(d, pause_ms);
+        d->is_pacing = true;
+        if (!is_set)
+            set_turn_timer(d, pause_ms);
         return;
     }
+    if (is_set)
+        (void)uv_timer_stop(&d->turn_timer);
     (void)uv_prepare_start(&d->turn_prepare, on_turn_prepare);
     (void)uv_idle_start(&d->turn_idle, on_turn_idle);
 }
@@ -141,6 +146,7 @@ static void refused(struct dispatcher *d, const char *what, const struct pg_erro
                                       ? "grant it: outbox grant --dispatcher ROLE"
                                       : "trying again"));
     stop_turn(d);
+    d->is_pacing = false;
     set_turn_timer(d, advice == PG_RETRY_SOON ? 10 : SLOW_DOWN_MS);
 }
 
@@ -390,6 +396,7 @@ void turn_ready(struct dispatcher *d)
 
 void turn_reloaded(struct dispatcher *d)
 {
+    control_reloaded(d); /* before the first look with it */
     if (uv_is_active((uv_handle_t *)&d->poll_timer))
         start_poll_timers(d);
     if (session_is_ready(d->session))

@@ -185,7 +185,7 @@ struct lanes_asked *lanes_ask(struct lanes *l, bool may_claim, uint64_t now_ms)
         struct lane *lane = l->items[i];
         if (lane->config == NULL)
             continue;
-        unsigned slots = may_claim ? lane_free_slots(lane, now_ms) : 0;
+        unsigned slots = may_claim ? lane_free_slots(l, lane, now_ms) : 0;
         bool shares = task_is_process(lane->config);
         if (shares && slots > processes)
             slots = processes;

@@ -141,7 +141,7 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     UTC("j.expires_at") ", j.attempts::text, j.max_attempts::text, j.lost::text, "                 \
     UTC("j.created_at") ", " MILLISECONDS("clock_timestamp() - j.created_at") ", "                 \
     UTC("j.finished_at") ", j.reason, j.encoding::text, j.payload_size::text, j.owner::text,"      \
-    " j.dispatcher::text, j.headers::text FROM outbox.jobs j"
+    " j.dispatcher::text, j.headers::text, j.cancelling::text, j.paused::text FROM outbox.jobs j"
 
 #define JOB_WHERE                                                                                  \
     " WHERE ($1::text[] IS NULL OR j.task = ANY ($1::text[]))"                                     \
@@ -161,9 +161,14 @@ static const char attempts_sql[] =
     " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
 
 static const char stats_sql[] =
-    "SELECT s.task, s.state, s.count::text, " MILLISECONDS("s.oldest_age") ", s.handlers::text"
+    "SELECT s.task, s.state, s.count::text, " MILLISECONDS("s.oldest_age") ", s.handlers::text, "
+    UTC("s.paused_since") ", s.paused_reason"
     " FROM outbox.stats s ORDER BY s.task, array_position("
     "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
+
+static const char pauses_sql[] =
+    "SELECT p.task, " UTC("p.since") ", " MILLISECONDS("clock_timestamp() - p.since") ","
+    " p.paused_by, p.reason FROM outbox.pauses p ORDER BY p.task";
 
 static const char dispatchers_sql[] =
     "SELECT d.id::text, d.name, d.host, d.pid::text, d.version, to_json(d.tasks)::text,"
@@ -274,6 +279,27 @@ int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size
     int err = query_text(a, ADMIN_DISPATCHER, sql, 1, values, ret_rows, reterr);
     buf_deinit(&array);
     return err;
+}
+
+int admin_pauses(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
+{
+    return query_text(a, ADMIN_READER, pauses_sql, 0, NULL, ret_rows, reterr);
+}
+
+int admin_pause(struct admin *a, const char *task, const char *reason, struct admin_rows **ret_rows,
+                struct admin_error *reterr)
+{
+    const char *values[] = {task, reason};
+    return query_text(a, ADMIN_DISPATCHER, "SELECT outbox.pause($1::text, $2::text)", 2, values,
+                      ret_rows, reterr);
+}
+
+int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows,
+                 struct admin_error *reterr)
+{
+    const char *values[] = {task};
+    return query_text(a, ADMIN_DISPATCHER, "SELECT outbox.resume($1::text)", 1, values, ret_rows,
+                      reterr);
 }
 
 int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admin_rows **ret_rows,

@@ -111,6 +111,8 @@ enum admin_job_column {
     JOB_OWNER,
     JOB_DISPATCHER,
     JOB_HEADERS,
+    JOB_CANCELLING,
+    JOB_PAUSED,
     JOB_COLUMNS
 };
 /* Newest first. */
@@ -142,7 +144,15 @@ enum admin_attempt_column {
 int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
                    struct admin_error *reterr) OB_MUST_CHECK;
 
-enum admin_stats_column { STATS_TASK, STATS_STATE, STATS_COUNT, STATS_OLDEST_MS, STATS_HANDLERS };
+enum admin_stats_column {
+    STATS_TASK,
+    STATS_STATE,
+    STATS_COUNT,
+    STATS_OLDEST_MS,
+    STATS_HANDLERS,
+    STATS_PAUSED_SINCE,
+    STATS_PAUSED_REASON
+};
 int admin_stats(struct admin *a, struct admin_rows **ret_rows,
                 struct admin_error *reterr) OB_MUST_CHECK;
 
@@ -171,6 +181,16 @@ enum admin_verb { ADMIN_CANCEL, ADMIN_RETRY };
 enum { ADMIN_IDS_MAX = 500 };
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
                  struct admin_rows **ret_rows, struct admin_error *reterr) OB_MUST_CHECK;
+
+enum admin_pause_column { PAUSE_TASK, PAUSE_SINCE, PAUSE_MS, PAUSE_BY, PAUSE_REASON };
+int admin_pauses(struct admin *a, struct admin_rows **ret_rows,
+                 struct admin_error *reterr) OB_MUST_CHECK;
+/* outbox.pause, outbox.resume: one row, the answer. reason may be NULL. */
+int admin_pause(struct admin *a, const char *task, const char *reason, struct admin_rows **ret_rows,
+                struct admin_error *reterr) OB_MUST_CHECK;
+int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows,
+                 struct admin_error *reterr) OB_MUST_CHECK;
+
 /* Ids of dead jobs above `after`, ascending, at most ADMIN_IDS_MAX. task NULL: of every task. */
 int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admin_rows **ret_rows,
                    struct admin_error *reterr) OB_MUST_CHECK;

@@ -47,14 +47,17 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.retry",
     "EXECUTE ON FUNCTION outbox.states",
     "EXECUTE ON FUNCTION outbox.can_take",
-    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
+    "EXECUTE ON FUNCTION outbox.orders",
+    "EXECUTE ON FUNCTION outbox.pause",
+    "EXECUTE ON FUNCTION outbox.resume",
+    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers, outbox.pauses",
     NULL,
 };
 
 static const char *const reader[] = {
     "EXECUTE ON FUNCTION outbox.level",
     "EXECUTE ON FUNCTION outbox.states",
-    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers",
+    "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers, outbox.pauses",
     NULL,
 };
 

@@ -74,6 +74,21 @@ void store_extend(struct pgconn *c, int64_t id, const int backends[2], store_boo
  * end it when it is silent for a whole lease: not before, since a session may wait for the schema
  * or the name. */
 void store_set_name(struct pgconn *c, int64_t id, uint64_t lease_ms, store_cb cb, void *arg);
+/* What operators have asked for; asked when STORE_CONTROL is notified, and at each heartbeat.
+ * Views.
+ */
+#define STORE_CONTROL "control"
+struct store_orders {
+    const int64_t *cancelled; /* jobs of ours that are to end */
+    size_t cancelled_count;
+    const char *const *paused; /* tasks that are not to be claimed */
+    size_t paused_count;
+};
+typedef void (*store_orders_cb)(void *arg, const struct pg_error *error,
+                                const struct store_orders *orders);
+void store_orders(struct pgconn *c, int64_t id, store_orders_cb cb, void *arg);
+/* No dispatcher claims jobs of the task any more. */
+void store_pause(struct pgconn *c, const char *task, const char *reason, store_cb cb, void *arg);
 /* The tasks that we handle, for those who look. */
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n,
                     store_bool_cb cb, void *arg);
@@ -127,7 +142,13 @@ struct store_result { /* one finished attempt; its delay is already decided */
     const struct outcome *outcome;
     uint64_t delay_ms;
 };
-enum store_answer { STORE_RECORDED, STORE_LOST, STORE_GONE, STORE_BUSY };
+enum store_answer {
+    STORE_RECORDED,
+    STORE_CANCELLED, /* recorded, and the job is gone: somebody cancelled it while it ran */
+    STORE_LOST,
+    STORE_GONE,
+    STORE_BUSY
+};
 
 /* A look at the stream: the arguments of outbox.look(), in its order. Everything is borrowed for
  * the call, but for pending_xids and pending_ids, which store_turn() frees. */

@@ -29,6 +29,7 @@ struct store_call {
         store_seen_cb seen;
         store_xid_cb xid;
         store_xids_cb xids;
+        store_orders_cb orders;
     } cb;
     struct store_token *tokens; /* of a turn's results, in their order */
     size_t count;

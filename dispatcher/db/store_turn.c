@@ -65,6 +65,8 @@ static enum store_answer answer_of(const char *text)
 {
     if (text != NULL && strcmp(text, "done") == 0)
         return STORE_RECORDED;
+    if (text != NULL && strcmp(text, "cancelled") == 0)
+        return STORE_CANCELLED;
     if (text != NULL && strcmp(text, "busy") == 0)
         return STORE_BUSY;
     return text != NULL && strcmp(text, "lost") == 0 ? STORE_LOST : STORE_GONE;

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "exec/capture.h"
 #include "exec/command_args.h"
@@ -18,6 +20,7 @@ enum {
     GRACE_MS = 5000,              /* between TERM and KILL */
     READ_BYTES = 64 * 1024,       /* at once */
     READS_PER_TURN = 4,           /* then other descriptors have their turn */
+    WATCH_AFTER_MS = 10,          /* until then a pipe holds what a child says */
     DRAIN_BYTES_MAX = 1024 * 1024 /* after the exit: what the largest pipe can hold */
 };
 
@@ -27,15 +30,16 @@ struct command_executor {
     size_t open_runs; /* runs whose memory libuv may still use */
     bool is_closing;
     void (*close_cb)(struct executor *ex);
-    uv_timer_t closer; /* keeps the loop's reference until close; closed last */
+    struct list unwatched;  /* runs whose output nobody reads yet, the oldest first */
+    uv_timer_t watch_timer; /* while there are any; closed last */
     struct strvec argv;
     struct strvec env;
     char read_buffer[READ_BYTES];
 };
 
 enum command_state {
-    COMMAND_RUNNING, /* asked for; handle, timer for the timeout, output watched if there is a pipe
-                      */
+    COMMAND_RUNNING, /* asked for; handle, timer for the timeout; with a pipe, in `unwatched` or
+                      * watched */
     COMMAND_ENDING,  /* TERM sent; timer for the grace */
     COMMAND_KILLED,  /* KILL sent; timer stopped */
     COMMAND_OVER     /* the run is finished; handles are closing */
@@ -50,6 +54,8 @@ struct command_run {
     bool is_stopping;
     int out_fd; /* our end of the pipe for stdout and stderr; -1: not captured */
     struct capture capture;
+    struct list unwatched_link;
+    bool is_watched; /* `out` is open */
     uv_poll_t out;
     uv_timer_t timer;
     int open_handles;
@@ -87,7 +93,7 @@ static void on_executor_closed(uv_handle_t *handle)
 static void close_if_idle(struct command_executor *ex)
 {
     if (ex->is_closing && ex->open_runs == 0)
-        uv_close((uv_handle_t *)&ex->closer, on_executor_closed);
+        uv_close((uv_handle_t *)&ex->watch_timer, on_executor_closed);
 }
 
 static void run_free(struct command_run *cr)
@@ -112,11 +118,12 @@ static void run_close(struct command_run *cr)
     set_state(cr, COMMAND_OVER);
     cr->run = NULL;
     cr->handle = NULL;
-    if (cr->out_fd >= 0) {
+    list_remove(&cr->unwatched_link);
+    if (cr->is_watched)
         uv_close((uv_handle_t *)&cr->out, on_handle_closed);
+    if (cr->out_fd >= 0)
         (void)close(cr->out_fd);
-        cr->out_fd = -1;
-    }
+    cr->out_fd = -1;
     uv_close((uv_handle_t *)&cr->timer, on_handle_closed);
     capture_deinit(&cr->capture);
 }
@@ -131,7 +138,7 @@ static bool read_output(struct command_run *cr, size_t bytes_max)
         ssize_t n = read(cr->out_fd, buffer, READ_BYTES < bytes_max ? READ_BYTES : bytes_max);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n == 0)
+        if (n == 0 && cr->is_watched)
             (void)uv_poll_stop(&cr->out); /* end of file stays readable; it ends nothing else */
         if (n <= 0)
             return false;
@@ -148,6 +155,41 @@ static void on_output(uv_poll_t *poll, int status, int events)
     (void)events;
     ob_assert(cr->state != COMMAND_OVER);
     (void)read_output(cr, (size_t)READ_BYTES * READS_PER_TURN);
+}
+
+/* Most jobs end soon and say little: what they say is read once, at their end. The others are
+ * watched from their tenth millisecond on; a child that fills its pipe before waits so long. */
+static void on_watch_timer(uv_timer_t *timer)
+{
+    struct command_executor *ex = timer->data;
+    uint64_t now = clock_mono_ms();
+    list_for_each (node, tmp, &ex->unwatched) {
+        struct command_run *cr = list_entry(node, struct command_run, unwatched_link);
+        uint64_t age_ms = now - cr->run->started_mono_ms;
+        if (age_ms < WATCH_AFTER_MS) {
+            (void)uv_timer_start(timer, on_watch_timer, WATCH_AFTER_MS - age_ms, 0);
+            return;
+        }
+        int err = uv_poll_init(ex->base.loop, &cr->out, cr->out_fd);
+        if (err != 0) { /* memory is short: a little later */
+            (void)uv_timer_start(timer, on_watch_timer, WATCH_AFTER_MS, 0);
+            return;
+        }
+        list_remove(node);
+        cr->out.data = cr;
+        cr->is_watched = true;
+        cr->open_handles++;
+        err = uv_poll_start(&cr->out, UV_READABLE, on_output);
+        ob_assert(err == 0); /* fails only for a closing handle */
+    }
+}
+
+static void watch_later(struct command_run *cr)
+{
+    struct command_executor *ex = cr->ex;
+    if (list_is_empty(&ex->unwatched))
+        (void)uv_timer_start(&ex->watch_timer, on_watch_timer, WATCH_AFTER_MS, 0);
+    list_append(&ex->unwatched, &cr->unwatched_link);
 }
 
 static void attach_output(struct command_run *cr, struct outcome *outcome)
@@ -207,14 +249,6 @@ static void command_stop(struct executor *base, struct run *run, enum stop_reaso
 
 /* ---- what the spawner tells ---- */
 
-static void on_started(void *arg, pid_t pid, int pidfd)
-{
-    (void)arg;
-    (void)pid;
-    (void)pidfd;
-    OB_CRASH_POINT("command_started");
-}
-
 /* What a failure at that stage is about. */
 static const char *subject_of(const struct run *run, const char *stage)
 {
@@ -268,27 +302,21 @@ static int open_output(struct command_run *cr, int *ret_child_fd)
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) != 0)
         return -errno;
-    int err = 0;
-    if (fcntl(fds[0], F_SETFL, O_NONBLOCK) != 0) /* ours alone: children expect blocking pipes */
-        err = -errno;
-    if (err == 0)
-        err = uv_poll_init(cr->ex->base.loop, &cr->out, fds[0]);
-    if (err != 0) {
+    if (fcntl(fds[0], F_SETFL, O_NONBLOCK) != 0) { /* ours alone: children expect blocking pipes */
+        int err = -errno;
         (void)close(fds[0]);
         (void)close(fds[1]);
         return err;
     }
-    cr->out.data = cr;
     cr->out_fd = fds[0];
-    cr->open_handles++;
     *ret_child_fd = fds[1];
     return 0;
 }
 
 static int send_request(struct command_run *cr, int stdin_fd, int out_fd)
 {
-    static const struct spawn_callbacks callbacks = {
-        .on_started = on_started, .on_failed = on_failed, .on_exit = on_exit_told};
+    static const struct spawn_callbacks callbacks = {.on_failed = on_failed,
+                                                     .on_exit = on_exit_told};
     struct command_executor *ex = cr->ex;
     const struct command_config *config = config_of(cr);
     int err = command_build_argv(cr->run, &ex->argv);
@@ -300,6 +328,7 @@ static int send_request(struct command_run *cr, int stdin_fd, int out_fd)
                                           .envp = ex->env.items,
                                           .cwd = config->cwd,
                                           .umask = config->umask,
+                                          .skips_start = true,
                                           .stdin_fd = stdin_fd,
                                           .stdout_fd = out_fd,
                                           .stderr_fd = out_fd};
@@ -330,6 +359,7 @@ static int command_start(struct executor *base, struct run *run, struct outcome 
     }
     const struct command_config *config = &run->task->command;
     *cr = (struct command_run){.ex = ex, .run = run, .out_fd = -1, .open_handles = 1};
+    list_init(&cr->unwatched_link);
     capture_init(&cr->capture, config->capture_head_bytes, config->capture_tail_bytes);
     (void)uv_timer_init(base->loop, &cr->timer); /* never fails */
     cr->timer.data = cr;
@@ -357,10 +387,10 @@ static int command_start(struct executor *base, struct run *run, struct outcome 
         return err;
     }
     if (cr->out_fd >= 0)
-        err = uv_poll_start(&cr->out, UV_READABLE, on_output);
-    if (err == 0 && run->task->timeout_ms > 0)
+        watch_later(cr);
+    if (run->task->timeout_ms > 0)
         err = uv_timer_start(&cr->timer, on_timeout, run->task->timeout_ms, 0);
-    ob_assert(err == 0); /* both fail only for closing handles */
+    ob_assert(err == 0); /* fails only for a closing handle */
     run->executor_data = cr;
     return 0;
 }
@@ -387,8 +417,9 @@ int command_executor_new(uv_loop_t *loop, struct spawn_client *client,
     ex->client = client;
     strvec_init(&ex->argv);
     strvec_init(&ex->env);
-    (void)uv_timer_init(loop, &ex->closer); /* never fails */
-    ex->closer.data = ex;
+    list_init(&ex->unwatched);
+    (void)uv_timer_init(loop, &ex->watch_timer); /* never fails */
+    ex->watch_timer.data = ex;
     *ret_executor = &ex->base;
     return 0;
 }

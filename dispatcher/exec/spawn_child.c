@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -15,22 +17,41 @@
  * no pipe and is never mistaken for an exit code. */
 static volatile struct spawn_failure child_failure;
 
+/* The kernel's first victim when memory is short should be a job, not the daemon. Children inherit
+ * what is the spawner's while they are started: that costs less than each opening a file of its own
+ * in /proc. */
+static const char child_oom_score[] = "500";
+
+static struct {
+    int fd;        /* our /proc/self/oom_score_adj; -1: children keep what is ours */
+    char text[16]; /* ours */
+} oom_score = {.fd = -1};
+
+void spawn_child_set_up(void)
+{
+    char *own = oom_score.text;
+    oom_score.fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    ssize_t n = oom_score.fd >= 0 ? pread(oom_score.fd, own, sizeof oom_score.text - 1, 0) : 0;
+    own[n > 0 ? n : 0] = '\0';
+    if (n > 0 && strtol(own, NULL, 10) < strtol(child_oom_score, NULL, 10))
+        return;
+    if (oom_score.fd >= 0)
+        (void)close(oom_score.fd);
+    oom_score.fd = -1;
+}
+
+/* Best effort. It may always be lowered again to what it was, also without privileges. */
+static void set_oom_score(const char *text)
+{
+    ssize_t n = oom_score.fd >= 0 ? pwrite(oom_score.fd, text, strlen(text), 0) : 0;
+    (void)n;
+}
+
 OB_NORETURN static void child_fail(enum spawn_stage stage)
 {
     child_failure.errnum = errno;
     child_failure.stage = stage;
     _exit(127);
-}
-
-/* The kernel's first victim when memory is short should be a job, not the daemon. Best effort. */
-static void prefer_as_oom_victim(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t n = write(fd, "500", 3);
-    (void)n;
-    (void)close(fd);
 }
 
 /* The child's side: only async-signal-safe calls, no memory of the parent's changed but
@@ -54,7 +75,6 @@ OB_NORETURN static void child_run(const struct spawn_plan *plan, pid_t spawner)
         (void)umask((mode_t)plan->umask);
     if (plan->cwd != NULL && chdir(plan->cwd) != 0)
         child_fail(SPAWN_STAGE_DIRECTORY);
-    prefer_as_oom_victim();
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -71,11 +91,14 @@ pid_t spawn_child_start(const struct spawn_plan *plan, struct spawn_failure *ret
     pid_t spawner = getpid();
     child_failure.stage = SPAWN_STAGE_NONE;
     child_failure.errnum = 0;
+    set_oom_score(child_oom_score);
     pid_t pid = vfork();
     if (pid == 0)
         child_run(plan, spawner);
+    int err = errno;
+    set_oom_score(oom_score.text);
     if (pid < 0) {
-        *ret_failure = (struct spawn_failure){SPAWN_STAGE_FORK, errno};
+        *ret_failure = (struct spawn_failure){SPAWN_STAGE_FORK, err};
         return -1;
     }
     if (child_failure.stage == SPAWN_STAGE_NONE)

@@ -20,6 +20,8 @@ struct spawn_failure {
     int errnum;
 };
 
+/* Once, in the spawner. */
+void spawn_child_set_up(void);
 /* Starts the child of plan and returns its pid once it runs the program; a child that could not be
  * set up is reaped already, and -1 returned with stage and errno. All signals must be blocked and
  * have their default action in the caller: the child inherits the actions and empties the mask. */

@@ -21,7 +21,6 @@
 #include "exec/spawn_wire.h"
 
 enum {
-    REPLIES_PER_TURN = 64,
     HELD_FDS_MAX = 4,
     SURVIVORS_WAIT_MS = 2,      /* between rounds of killing what a dead spawner left */
     SURVIVORS_ROUNDS_MAX = 500, /* a set-uid program that we may not signal is left to its end */
@@ -171,21 +170,23 @@ static void handle_reply(struct spawn_client *c, const struct spawn_reply *reply
         callbacks.on_exit(arg, reply->wait_status);
 }
 
-/* One reply. False: none is there, or the other side has closed. */
-static bool read_reply(struct spawn_client *c)
+/* One message. False: none is there, or the other side has closed. */
+static bool read_replies(struct spawn_client *c)
 {
-    struct spawn_reply reply = {0};
+    struct spawn_reply replies[SPAWN_REPLIES_MAX];
     int fds[WIRE_FDS_MAX];
     size_t fds_count;
-    ssize_t n = wire_receive(c->link->fd, &reply, sizeof reply, fds, &fds_count);
+    ssize_t n = wire_receive(c->link->fd, replies, sizeof replies, fds, &fds_count);
     if (n == UV_EAGAIN)
         return false;
     if (n <= 0) {
         (void)uv_poll_stop(&c->link->replies); /* end of file stays readable */
         return false;
     }
-    ob_assert((size_t)n == sizeof reply);
-    handle_reply(c, &reply, fds_count > 0 ? fds[0] : -1);
+    size_t count = (size_t)n / sizeof replies[0];
+    ob_assert((size_t)n == count * sizeof replies[0] && (fds_count == 0 || count == 1));
+    for (size_t i = 0; i < count; i++)
+        handle_reply(c, &replies[i], fds_count > 0 ? fds[0] : -1);
     return true;
 }
 
@@ -197,8 +198,8 @@ static void on_replies(uv_poll_t *poll, int status, int events)
     (void)status; /* an error is read from the socket */
     if ((events & UV_WRITABLE) != 0 && c->has_pending)
         flush_pending(c);
-    for (int i = 0; i < REPLIES_PER_TURN && read_reply(c); i++)
-        ;
+    /* One message: whatever else is there brings us back here at once, and mostly nothing is. */
+    (void)read_replies(c);
 }
 
 static void on_watcher_closed(uv_handle_t *handle)
@@ -266,7 +267,7 @@ static void lose_link(struct spawn_client *c)
 {
     ob_assert(c->state == CLIENT_UP);
     struct link *link = c->link;
-    while (read_reply(c))
+    while (read_replies(c))
         ;
     c->state = CLIENT_LOSING;
     c->link = NULL;

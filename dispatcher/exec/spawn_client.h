@@ -6,6 +6,7 @@
 #ifndef OB_EXEC_SPAWN_CLIENT_H
 #define OB_EXEC_SPAWN_CLIENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,10 +20,11 @@ struct spawn_client;
 struct spawn_request { /* all borrowed for the call */
     char *const *argv; /* argv[0] is the path that is executed */
     char *const *envp;
-    const char *cwd; /* NULL: unchanged */
-    int umask;       /* -1: unchanged */
-    int stdin_fd;    /* -1: /dev/null, here and in the next two */
-    int stdout_fd;   /* the child's ends; duplicated, the caller keeps and closes its own */
+    const char *cwd;  /* NULL: unchanged */
+    int umask;        /* -1: unchanged */
+    bool skips_start; /* on_started is not wanted: a message and a descriptor less */
+    int stdin_fd;     /* -1: /dev/null, here and in the next two */
+    int stdout_fd;    /* the child's ends; duplicated, the caller keeps and closes its own */
     int stderr_fd;
 };
 
@@ -35,7 +37,8 @@ struct spawn_callbacks {
     void (*on_started)(void *arg, pid_t pid, int pidfd);
     /* It never ran: where and why. Nothing else follows. */
     void (*on_failed)(void *arg, const char *stage, int errnum);
-    /* The leader exited and was reaped, the stragglers of its group are killed. wait_status as
+    /* The leader exited and was reaped, the stragglers of its group are killed: at once, or, if it
+     * was sent a TERM before, when they have ended or a KILL is sent. wait_status, the leader's, as
      * waitpid(2) has it, or SPAWN_EXIT_LOST when the spawner died. Nothing else follows. */
     void (*on_exit)(void *arg, int wait_status);
 };

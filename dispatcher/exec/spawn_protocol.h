@@ -3,8 +3,8 @@
  *
  * SOCK_SEQPACKET: a datagram is one message, native byte order. A request is struct spawn_msg, for
  * SPAWN_MSG_SPAWN followed by NUL-terminated strings: the working folder (if has_cwd), argc
- * arguments, envc variables. Descriptors travel beside it (SCM_RIGHTS). A reply is struct
- * spawn_reply; SPAWN_REPLY_STARTED carries the pidfd.
+ * arguments, envc variables. Descriptors travel beside it (SCM_RIGHTS). An answer is one or several
+ * struct spawn_reply; SPAWN_REPLY_STARTED comes alone, with the pidfd.
  *
  * When you change this: spawn_client.c, spawner.c, and spawn_stage_name() for a new stage. */
 #ifndef OB_EXEC_SPAWN_PROTOCOL_H
@@ -14,7 +14,8 @@
 
 enum spawn_msg_op {
     SPAWN_MSG_SPAWN = 1, /* 0 to 3 descriptors, as stdio[] refers to them */
-    SPAWN_MSG_KILL,      /* id, signum: to the group, while its leader is not reaped */
+    SPAWN_MSG_KILL,      /* id, signum: to the group, while anything is left of it. After a TERM the
+                          * child's end is told when its whole group has ended */
     SPAWN_MSG_HOLD,      /* 1 descriptor, kept open until the spawner's end */
     SPAWN_MSG_DEADLINE   /* boot_ms */
 };
@@ -32,6 +33,8 @@ struct spawn_msg {
     uint32_t envc;
     uint32_t has_cwd;
     uint32_t strings_bytes;
+    uint32_t skips_start; /* 1: SPAWN_REPLY_STARTED is not wanted */
+    uint32_t unused;      /* no padding: the struct goes over a socket as it is */
 };
 
 enum spawn_reply_op { SPAWN_REPLY_STARTED = 1, SPAWN_REPLY_FAILED, SPAWN_REPLY_EXITED };
@@ -61,10 +64,11 @@ struct spawn_reply {
 
 enum {
     SPAWN_CHILDREN_MAX = 4096, /* running at once; a power of two */
-    SPAWN_STRINGS_MAX = 8192   /* arguments and variables of one child */
+    SPAWN_STRINGS_MAX = 8192,  /* arguments and variables of one child */
+    SPAWN_REPLIES_MAX = 32     /* in one message */
 };
 
-_Static_assert(sizeof(struct spawn_msg) == 56, "no padding");
+_Static_assert(sizeof(struct spawn_msg) == 64, "no padding");
 _Static_assert(sizeof(struct spawn_reply) == 32, "no padding");
 
 /* "session", "exec", ...: for outcome_from_spawn_error(). */

@@ -100,7 +100,10 @@ size_t wire_pack_spawn(const struct spawn_request *request, uint64_t id,
                        struct wire_message *ret_message, int fds[WIRE_FDS_MAX],
                        size_t *ret_fds_count)
 {
-    struct spawn_msg m = {.op = SPAWN_MSG_SPAWN, .id = id, .umask = request->umask};
+    struct spawn_msg m = {.op = SPAWN_MSG_SPAWN,
+                          .id = id,
+                          .umask = request->umask,
+                          .skips_start = request->skips_start};
     size_t len = sizeof m;
     bool ok = true;
     if (request->cwd != NULL) {

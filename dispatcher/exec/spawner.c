@@ -35,7 +35,9 @@ enum child_state {
     CHILD_FREE,    /* in the free list, or never used */
     CHILD_FAILED,  /* no process; waits in `unsent` */
     CHILD_STARTED, /* runs; waits in `unsent`, pidfd open */
-    CHILD_RUNNING, /* runs, told; in no list */
+    CHILD_RUNNING, /* runs, and nothing is to be told; in no list */
+    CHILD_LEAVING, /* the leader is reaped, its group was sent a TERM and has not ended; in `unsent`
+                    * only if owes_start */
     CHILD_EXITED   /* reaped; waits in `unsent`, pidfd open if owes_start */
 };
 
@@ -45,6 +47,7 @@ struct child {
     pid_t pid;
     int pidfd;       /* -1 once passed on, or not to be had */
     bool owes_start; /* its start is still to be told */
+    bool has_grace;  /* it was sent a TERM: its group may end by itself */
     int wait_status;
     struct spawn_failure failure;
     enum child_state state;
@@ -58,6 +61,7 @@ static struct {
     struct child children[SPAWN_CHILDREN_MAX + 1]; /* one more, to tell that it is full */
     size_t used_count;                             /* of children[], ever */
     size_t live_count;                             /* of these, not CHILD_FREE */
+    size_t leaving_count;                          /* of these, CHILD_LEAVING */
     struct list unused;                            /* below used_count, CHILD_FREE */
     struct list unsent; /* in the order in which the dispatcher must hear of them */
     struct wire_message message;
@@ -69,6 +73,14 @@ static bool deadline_passed(void)
     return spawner.deadline_ms != 0 && clock_boot_ms() >= spawner.deadline_ms;
 }
 
+/* Whether anything is left of a group whose leader is reaped. What the leader left behind is our
+ * child by now; as long as one of them is not reaped, no other group can have the number. */
+static bool has_group(const struct child *ch)
+{
+    siginfo_t info;
+    return waitid(P_PGID, (id_t)ch->pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0;
+}
+
 /* The end: nothing that we started survives. What we may not signal (set-uid) is waited for, so
  * that the descriptors we hold are not free before everything is gone. */
 OB_NORETURN static void kill_all_and_exit(void)
@@ -76,7 +88,8 @@ OB_NORETURN static void kill_all_and_exit(void)
     /* First by group, while the leaders still pin their numbers. */
     for (size_t i = 0; i < spawner.used_count; i++) {
         const struct child *ch = &spawner.children[i];
-        if (ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING)
+        if (ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING ||
+            (ch->state == CHILD_LEAVING && has_group(ch)))
             (void)kill(-ch->pid, SIGKILL);
     }
     int wait_ms = 1;
@@ -120,42 +133,95 @@ static void child_free(struct child *ch)
     spawner.live_count--;
 }
 
-/* True when it is sent; false: the socket is full. A dispatcher that is gone reads as EOF soon. */
-static bool send_reply(const struct child *ch, enum spawn_reply_op op)
+static struct spawn_reply reply_of(const struct child *ch, enum spawn_reply_op op)
 {
-    struct spawn_reply reply = {.op = op,
+    return (struct spawn_reply){.op = op,
                                 .pid = ch->pid,
                                 .id = ch->id,
                                 .wait_status = ch->wait_status,
                                 .errnum = ch->failure.errnum,
                                 .stage = ch->failure.stage};
-    bool has_pidfd = op == SPAWN_REPLY_STARTED && ch->pidfd >= 0;
-    return wire_send(spawner.sock, &reply, sizeof reply, &ch->pidfd, has_pidfd ? 1 : 0) != -EAGAIN;
 }
 
-/* Tells what is to be told, oldest first, until the socket is full. A start whose end is known
- * already is told as two messages. */
-static void flush_unsent(void)
+/* True when it is sent; false: the socket is full. A dispatcher that is gone reads as EOF soon. */
+static bool send_start(struct child *ch)
 {
+    struct spawn_reply reply = reply_of(ch, SPAWN_REPLY_STARTED);
+    if (wire_send(spawner.sock, &reply, sizeof reply, &ch->pidfd, ch->pidfd >= 0 ? 1 : 0) ==
+        -EAGAIN)
+        return false;
+    ch->owes_start = false;
+    if (ch->pidfd >= 0)
+        (void)close(ch->pidfd);
+    ch->pidfd = -1;
+    if (ch->state == CHILD_STARTED)
+        ch->state = CHILD_RUNNING;
+    if (ch->state != CHILD_EXITED)
+        list_remove(&ch->node);
+    return true;
+}
+
+/* Those at the front of `unsent` whose end is all that is to be told, in one message. */
+static bool send_ends(void)
+{
+    struct spawn_reply replies[SPAWN_REPLIES_MAX] = {{0}};
+    size_t n = 0;
     list_for_each (node, tmp, &spawner.unsent) {
-        struct child *ch = list_entry(node, struct child, node);
-        if (ch->owes_start) {
-            if (!send_reply(ch, SPAWN_REPLY_STARTED))
-                return;
-            ch->owes_start = false;
-            if (ch->pidfd >= 0)
-                (void)close(ch->pidfd);
-            ch->pidfd = -1;
-        }
-        if (ch->state == CHILD_STARTED) {
-            ch->state = CHILD_RUNNING;
-            list_remove(&ch->node);
-            continue;
-        }
-        if (!send_reply(ch, ch->state == CHILD_FAILED ? SPAWN_REPLY_FAILED : SPAWN_REPLY_EXITED))
-            return;
+        const struct child *ch = list_entry(node, struct child, node);
+        if (ch->owes_start || n == SPAWN_REPLIES_MAX)
+            break;
+        replies[n++] =
+            reply_of(ch, ch->state == CHILD_FAILED ? SPAWN_REPLY_FAILED : SPAWN_REPLY_EXITED);
+    }
+    if (wire_send(spawner.sock, replies, n * sizeof replies[0], NULL, 0) == -EAGAIN)
+        return false;
+    for (; n > 0; n--) {
+        struct child *ch = list_entry(list_pop(&spawner.unsent), struct child, node);
         child_free(ch);
     }
+    return true;
+}
+
+/* Tells what is to be told, oldest first, until the socket is full. */
+static void flush_unsent(void)
+{
+    bool has_room = true;
+    while (has_room && !list_is_empty(&spawner.unsent)) {
+        struct child *first = list_entry(spawner.unsent.next, struct child, node);
+        has_room = first->owes_start ? send_start(first) : send_ends();
+    }
+}
+
+static void child_ended(struct child *ch)
+{
+    ch->state = CHILD_EXITED;
+    if (!ch->owes_start) /* else it is in `unsent` already, to be told as started and exited */
+        list_append(&spawner.unsent, &ch->node);
+}
+
+static void leave(struct child *ch)
+{
+    spawner.leaving_count--;
+    child_ended(ch);
+}
+
+static void look_for_left(void)
+{
+    for (size_t i = 0; i < spawner.used_count && spawner.leaving_count > 0; i++) {
+        struct child *ch = &spawner.children[i];
+        if (ch->state == CHILD_LEAVING && !has_group(ch))
+            leave(ch);
+    }
+}
+
+static struct child *find_leader(pid_t pid)
+{
+    for (size_t i = 0; i < spawner.used_count; i++) {
+        struct child *ch = &spawner.children[i];
+        if (ch->pid == pid && (ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING))
+            return ch;
+    }
+    return NULL;
 }
 
 /* The leader is observed, not reaped, until its group is killed: until then no other process can
@@ -165,25 +231,22 @@ static void reap_exited(void)
     for (;;) {
         siginfo_t info = {.si_pid = 0};
         if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | WNOHANG) != 0 || info.si_pid == 0)
-            return;
-        struct child *found = NULL;
-        for (size_t i = 0; i < spawner.used_count && found == NULL; i++) {
-            struct child *ch = &spawner.children[i];
-            if (ch->pid == info.si_pid &&
-                (ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING))
-                found = ch;
-        }
-        if (found != NULL)
+            break;
+        struct child *found = find_leader(info.si_pid);
+        if (found != NULL && !found->has_grace)
             (void)kill(-found->pid, SIGKILL);
         int status = 0;
         if (waitpid(info.si_pid, &status, 0) != info.si_pid || found == NULL)
             continue;
         found->wait_status = status;
-        if (found->state == CHILD_RUNNING)
-            list_append(&spawner.unsent, &found->node);
-        /* else it is in `unsent` already, to be told as started and exited */
-        found->state = CHILD_EXITED;
+        if (found->has_grace) {
+            found->state = CHILD_LEAVING;
+            spawner.leaving_count++;
+        } else {
+            child_ended(found);
+        }
     }
+    look_for_left();
 }
 
 /* Splits the strings of a SPAWN into cwd, argv and envp. False: not what the client writes. */
@@ -243,7 +306,8 @@ static void start_child(struct child *ch, const struct spawn_msg *m, char *text,
     }
     ch->pid = spawn_child_start(&plan, &ch->failure);
     OB_CRASH_POINT("spawner_child_started");
-    if (ch->pid > 0)
+    ch->owes_start = ch->pid > 0 && m->skips_start == 0;
+    if (ch->owes_start)
         ch->pidfd = open_pidfd(ch->pid); /* -1 (EMFILE) is passed on as no pidfd: the job runs */
 }
 
@@ -256,8 +320,9 @@ static void handle_spawn(const struct spawn_msg *m, char *text, const int *fds, 
         ch->failure = (struct spawn_failure){SPAWN_STAGE_DEADLINE, EAGAIN};
     else
         start_child(ch, m, text, fds, fds_count);
-    ch->state = ch->pid > 0 ? CHILD_STARTED : CHILD_FAILED;
-    ch->owes_start = ch->pid > 0;
+    ch->state = ch->pid < 0 ? CHILD_FAILED : ch->owes_start ? CHILD_STARTED : CHILD_RUNNING;
+    if (ch->state == CHILD_RUNNING)
+        return;
     list_append(&spawner.unsent, &ch->node);
     flush_unsent();
 }
@@ -265,11 +330,19 @@ static void handle_spawn(const struct spawn_msg *m, char *text, const int *fds, 
 static void handle_kill(const struct spawn_msg *m)
 {
     for (size_t i = 0; i < spawner.used_count; i++) {
-        const struct child *ch = &spawner.children[i];
-        if (ch->id == m->id && (ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING)) {
+        struct child *ch = &spawner.children[i];
+        bool is_led = ch->state == CHILD_STARTED || ch->state == CHILD_RUNNING;
+        if (ch->id != m->id || (!is_led && ch->state != CHILD_LEAVING))
+            continue;
+        ch->has_grace = ch->has_grace || m->signum == SIGTERM;
+        if (is_led || has_group(ch))
             (void)kill(-ch->pid, m->signum); /* ESRCH, EPERM: its exit will tell */
-            return;
+        if (m->signum == SIGKILL) {
+            ch->has_grace = false;
+            if (!is_led) /* as far as it may be killed it is; the rest is not waited for */
+                leave(ch);
         }
+        return;
     }
 }
 
@@ -346,8 +419,10 @@ static void set_up(int sock)
     spawner.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     spawner.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     ob_assert(spawner.signals >= 0 && spawner.timer >= 0);
+    spawn_child_set_up();
     spawner.used_count = 0;
     spawner.live_count = 0;
+    spawner.leaving_count = 0;
     spawner.deadline_ms = 0;
     list_init(&spawner.unused);
     list_init(&spawner.unsent);

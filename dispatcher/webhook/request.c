@@ -1,4 +1,4 @@
-/* request.c - see request.h. Called by http.c once an attempt. The headers are documented in
+/* request.c - see request.h. Called by transfer.c once an attempt. The headers are documented in
  * docs/handlers-webhook.md: change both. */
 #include "webhook/request.h"
 
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "webhook/credentials.h"
 
 static void put(struct buf *out, const char *name, const char *value)
 {
@@ -34,6 +35,14 @@ int request_headers(const struct run *run, struct buf *out)
     put(out, "webhook-id", key);
     buf_printf(out, "webhook-timestamp: %" PRIu64, run->started_unix_us / 1000000U);
     buf_putc(out, '\0');
+    if (credentials_can_sign(config->credentials)) {
+        buf_puts(out, "webhook-signature: ");
+        int err = credentials_sign(config->credentials, key, run->started_unix_us / 1000000U,
+                                   run->body, run->body_len, out);
+        if (err != 0)
+            return err;
+        buf_putc(out, '\0');
+    }
     buf_printf(out, "webhook-attempt: %d", run->job->attempt);
     buf_putc(out, '\0');
     if (config->idempotency_key) { /* a string of RFC 9651: quoted */

@@ -1,4 +1,4 @@
-/* response.c - see response.h. Called by http.c from libcurl's callbacks. */
+/* response.c - see response.h. Called by transfer.c from libcurl's callbacks. */
 #include "webhook/response.h"
 
 #include <string.h>
@@ -16,6 +16,16 @@ void response_init(struct response *r, size_t capture_bytes, uint64_t body_bytes
 void response_deinit(struct response *r)
 {
     buf_deinit(&r->head);
+}
+
+void response_clear(struct response *r)
+{
+    struct buf head = r->head;
+    uint64_t body_bytes_max = r->body_bytes_max;
+    buf_clear(&head);
+    memset(r, 0, sizeof *r);
+    r->head = head;
+    r->body_bytes_max = body_bytes_max;
 }
 
 static bool is_digit(char c)

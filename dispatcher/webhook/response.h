@@ -27,6 +27,8 @@ struct response {
 
 void response_init(struct response *r, size_t capture_bytes, uint64_t body_bytes_max);
 void response_deinit(struct response *r);
+/* As after response_init; the memory is kept. */
+void response_clear(struct response *r);
 
 /* One header line, its line end included; the empty line too. False: too many, give up. */
 bool response_header(struct response *r, const char *line, size_t len) OB_MUST_CHECK;

@@ -1,9 +1,11 @@
 /* retry_after.c - see retry_after.h. Reads exactly the bytes given, knows no time zone and no
- * locale. Called by http.c for every answer that is no success. */
+ * locale. Called by response.c for every answer that is no success. */
 #include "webhook/retry_after.h"
 
 #include <stdbool.h>
 #include <string.h>
+
+#include "base/clock.h"
 
 struct reader {
     const char *p;
@@ -90,25 +92,6 @@ static int take_number(struct reader *r, int n, int min, int max)
     return value >= min && value <= max ? value : -1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 9999: years begin in March,
- * so that the leap day is the last of its year. */
-static int64_t days_from_date(int year, int month, int day)
-{
-    int y = month <= 2 ? year - 1 : year;
-    int era = (y >= 0 ? y : y - 399) / 400;
-    int year_of_era = y - era * 400;
-    int day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
-    int day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    return (int64_t)era * 146097 + day_of_era - 719468;
-}
-
-static int days_in_month(int year, int month)
-{
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    return month == 2 && is_leap ? 29 : days[month - 1];
-}
-
 /* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110, 5.6.7). The day's name is not checked against the
  * date. */
 static int parse_date(struct reader r, int64_t *ret_unix_ms)
@@ -122,7 +105,7 @@ static int parse_date(struct reader r, int64_t *ret_unix_ms)
     if (month < 1 || !take(&r, " "))
         return OB_ESYNTAX;
     int year = take_number(&r, 4, 0, 9999);
-    if (year < 0 || day > days_in_month(year, month) || !take(&r, " "))
+    if (year < 0 || day > clock_days_in_month(year, month) || !take(&r, " "))
         return OB_ESYNTAX;
     int hour = take_number(&r, 2, 0, 23);
     if (hour < 0 || !take(&r, ":"))
@@ -133,7 +116,7 @@ static int parse_date(struct reader r, int64_t *ret_unix_ms)
     int second = take_number(&r, 2, 0, 60); /* 60: a leap second */
     if (second < 0 || !take(&r, " GMT") || r.p != r.end)
         return OB_ESYNTAX;
-    int64_t seconds = days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
+    int64_t seconds = clock_days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
     *ret_unix_ms = seconds * 1000;
     return 0;
 }

@@ -1,9 +1,11 @@
-/* verdict.h - from the end of a transfer to the outcome of its run. Pure: http.c translates
- * libcurl's codes into these words, core/outcome.c has the table for what was answered. */
+/* verdict.h - from the end of a transfer to the outcome of its run, and to what it means for
+ * the endpoint. Pure: transfer.c translates libcurl's codes into these words, core/outcome.c has
+ * the table for what was answered. */
 #ifndef OB_WEBHOOK_VERDICT_H
 #define OB_WEBHOOK_VERDICT_H
 
 #include "core/handler.h"
+#include "webhook/endpoint.h"
 #include "webhook/response.h"
 
 enum verdict_kind {
@@ -17,12 +19,20 @@ enum verdict_kind {
 
 struct verdict {
     enum verdict_kind kind;
-    const char *error_class; /* "dns", "connect", "tls", "reset", "network", "protocol" */
+    /* "dns", "connect", "tls", "reset", "network", "protocol", "address" */
+    const char *error_class;
     const char *text;
 };
 
+/* What it means for the endpoint's other jobs. */
+struct verdict_effect {
+    enum endpoint_result result;
+    uint64_t hold_ms; /* it is to be left alone for so long; 0: it is not */
+};
+
 /* Fills o, whose head is a view into r. A complete answer counts, whatever the verdict. */
-void verdict_outcome(const struct verdict *v, const struct run *run, const struct response *r,
-                     int64_t now_unix_ms, struct outcome *o);
+struct verdict_effect verdict_outcome(const struct verdict *v, const struct run *run,
+                                      const struct response *r, int64_t now_unix_ms,
+                                      struct outcome *o);
 
 #endif

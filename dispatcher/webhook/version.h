@@ -1,4 +1,4 @@
-/* version.h - which libcurl this is, for `outbox --version`. Defined in http.c. */
+/* version.h - which libcurl this is, for `outbox --version`. Defined in multi.c. */
 #ifndef OB_WEBHOOK_VERSION_H
 #define OB_WEBHOOK_VERSION_H
 

@@ -98,10 +98,10 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     char sql[200];
     ck_assert_str_eq(
         allowed(conn, "dispatcher"),
-        "adopt can_take cancel claim due extend level look mend payload purge_attempts purge_dead "
-        "purge_done register release restamp "
+        "adopt can_take cancel claim due extend level look mend orders pause payload "
+        "purge_attempts purge_dead purge_done register release restamp resume "
         "retry set_task settle states still_writing sweep take take_failed take_over terminate"
-        " unregister unwatch wake watch;attempts dispatchers jobs stats");
+        " unregister unwatch wake watch;attempts dispatchers jobs pauses stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");
     register_one(conn);
@@ -170,7 +170,7 @@ START_TEST(a_reader_looks_and_sees_no_payload)
     grant(GRANT_READER, "reader");
     testdb_exec("SELECT outbox.enqueue('a')");
     PGconn *conn = testdb_connect_as("reader");
-    ck_assert_str_eq(allowed(conn, "reader"), "level states;attempts dispatchers jobs stats");
+    ck_assert_str_eq(allowed(conn, "reader"), "level states;attempts dispatchers jobs pauses stats");
     ck_rows(conn, "SELECT id, task, state FROM outbox.jobs", "1|a|ready");
     ck_rows(conn, "SELECT task, count, handlers FROM outbox.stats", "a|1|0");
     pg_exec_ok(conn, "SELECT * FROM outbox.attempts; SELECT * FROM outbox.dispatchers; SELECT * "
@@ -213,7 +213,7 @@ START_TEST(any_role_name_is_quoted)
         testdb_long(
             "SELECT count(*) FROM pg_class c, aclexplode(relacl) a JOIN pg_roles r ON r.oid ="
             " a.grantee WHERE rolname LIKE 'Shop %' AND privilege_type = 'SELECT'"),
-        4);
+        5);
 }
 END_TEST
 

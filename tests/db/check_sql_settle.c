@@ -227,7 +227,7 @@ START_TEST(cancel_removes_what_does_not_run)
                      "\"reason\": \"x\"}]')");
     pg_exec_ok(conn, "SELECT outbox.enqueue('b'), outbox.enqueue('b', delay => '1h')");
     ck_rows(conn, "SELECT id, outbox.cancel(id) FROM unnest('{1,2,3,4,99}'::bigint[]) AS u(id)",
-            "1|running;2|cancelled;3|cancelled;4|cancelled;99|not found");
+            "1|cancelling;2|cancelled;3|cancelled;4|cancelled;99|not found");
     ck_rows(conn, "SELECT id, state FROM outbox.jobs", "1|running");
     ck_rows(conn, "SELECT count(*) FROM outbox.attempt", "0");
     ck_rows(conn, "SELECT outbox.cancel(2), outbox.cancel(NULL)", "not found|not found");

@@ -72,8 +72,11 @@ START_TEST(the_views_have_the_columns_that_readers_rely_on)
             "integer,"
             " created_at timestamp with time zone, finished_at timestamp with time zone, reason "
             "text, encoding text,"
-            " payload_size integer, owner bigint, dispatcher text, headers jsonb;"
-            "stats|task text, state text, count bigint, oldest_age interval, handlers integer");
+            " payload_size integer, owner bigint, dispatcher text, headers jsonb, cancelling "
+            "boolean, paused boolean;"
+            "pauses|task text, since timestamp with time zone, paused_by text, reason text;"
+            "stats|task text, state text, count bigint, oldest_age interval, handlers integer,"
+            " paused_since timestamp with time zone, paused_reason text");
     PQfinish(conn);
 }
 END_TEST

@@ -296,10 +296,11 @@ START_TEST(a_job_in_json_has_every_field)
     make_jobs();
     json_t *json = parsed(OUTBOX_RUN("jobs", "--json", "--state", "running"));
     json_t *job = json_array_get(json, 0);
-    static const char *const keys[] = {
-        "id",         "task",     "state",        "priority", "key",        "run_at",
-        "expires_at", "attempts", "max_attempts", "lost",     "created_at", "finished_at",
-        "reason",     "encoding", "payload_size", "owner",    "dispatcher", "headers"};
+    static const char *const keys[] = {"id",           "task",     "state",        "priority",
+                                       "key",          "run_at",   "expires_at",   "attempts",
+                                       "max_attempts", "lost",     "created_at",   "finished_at",
+                                       "reason",       "encoding", "payload_size", "owner",
+                                       "dispatcher",   "headers",  "cancelling",   "paused"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         ck_assert_msg(json_object_get(job, keys[i]) != NULL, "%s is not there", keys[i]);
     ck_assert_uint_eq(json_object_size(job), sizeof keys / sizeof keys[0]);
@@ -422,7 +423,8 @@ START_TEST(cancel_answers_for_each_id)
     ck_assert_str_eq(listed((const char *const[]){NULL}), "5 4");
     r = OUTBOX_RUN("cancel", "4", "5", "1");
     ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
-    ck_assert_str_eq(r.out, "4: running: not cancelled\n5: cancelled\n1: not found\n");
+    ck_assert_str_eq(r.out, "4: cancelling: its dispatcher has been told to end it\n5: cancelled\n"
+                            "1: not found\n");
     ck_assert_str_eq(listed((const char *const[]){NULL}), "4");
 }
 END_TEST

@@ -382,6 +382,45 @@ START_TEST(try_ends_a_handler_at_its_timeout)
 END_TEST
 
 /* The handler finds the program as its parent's (the spawner's) parent, and signals it. */
+START_TEST(try_takes_a_timeout_of_its_own)
+{
+    struct command_result r =
+        OUTBOX_RUN("try", "t", "--shell", "t=exec sleep 600", "--timeout", "50ms");
+    ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
+    expect_text(r.out, "outcome  retry: timeout\n");
+    expect_text(r.out, "(timeout 50ms)\n");
+    r = OUTBOX_RUN("try", "t", "--shell", "t=true", "--timeout", "0s");
+    ck_assert_int_eq(r.exit_code, OB_EXIT_USAGE);
+}
+END_TEST
+
+/* Everything that a job may bring with it, as the handler sees it. */
+START_TEST(try_shows_a_handler_what_the_job_would)
+{
+    struct command_result r =
+        OUTBOX_RUN("try", "t", "{\"a\": 1}", "--shell",
+                   "t=echo \"$OUTBOX_JOB_ID $OUTBOX_ATTEMPT $OUTBOX_KEY $OUTBOX_HEADERS $(cat)\"",
+                   "--id", "42", "--attempt", "3", "--key", "user-7", "--header", "a=b");
+    expect_ok(r);
+    expect_text(r.out, "    | 42 3 user-7 {\"a\":\"b\"} {\"a\": 1}\n");
+}
+END_TEST
+
+START_TEST(try_says_that_an_endpoint_is_gone)
+{
+    struct httpstub stub;
+    static const struct httpstub_answer gone = {.status = 410};
+    char option[64];
+    httpstub_start(&stub, &gone, 1);
+    (void)snprintf(option, sizeof option, "t=http://127.0.0.1:%d/", stub.port);
+    struct command_result r = OUTBOX_RUN("try", "t", "--webhook", option);
+    ck_assert_int_eq(r.exit_code, OB_EXIT_FAILED);
+    expect_text(r.out, "outcome  dead: HTTP 410\n");
+    expect_text(r.out, "; the task pauses until `outbox resume`\n");
+    httpstub_stop(&stub);
+}
+END_TEST
+
 START_TEST(an_interrupted_try_stops_its_handler)
 {
     struct command_result r =
@@ -480,6 +519,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, try_runs_a_shell_handler_once);
     tcase_add_test(tc, try_says_what_would_become_of_a_job_that_fails);
     tcase_add_test(tc, try_ends_a_handler_at_its_timeout);
+    tcase_add_test(tc, try_takes_a_timeout_of_its_own);
+    tcase_add_test(tc, try_shows_a_handler_what_the_job_would);
+    tcase_add_test(tc, try_says_that_an_endpoint_is_gone);
     tcase_add_test(tc, an_interrupted_try_stops_its_handler);
     tcase_add_test(tc, try_discards);
     tcase_add_test(tc, try_posts_to_a_webhook);

@@ -11,9 +11,9 @@
 #include "cmd/cmd.h"
 #include "daemon.h"
 
-static const char *const commands[] = {"migrate", "grant", "check", "try",   "run",
-                                       "enqueue", "jobs",  "show",  "stats", "dispatchers",
-                                       "cancel",  "retry", "wait"};
+static const char *const commands[] = {"migrate", "grant", "check", "try",    "run",
+                                       "enqueue", "jobs",  "show",  "stats",  "dispatchers",
+                                       "cancel",  "retry", "pause", "resume", "wait"};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void expect_text(const char *text, const char *wanted)
@@ -176,6 +176,12 @@ static const struct {
     {{"show", "1", "--payload", "xml"}, "expected raw or json"},
     {{"cancel"}, "usage is `outbox cancel ID...`"},
     {{"cancel", "1", "x"}, "\"x\" is not a job's id"},
+    {{"cancel", "1", "--timeout", "1s"}, "--timeout needs --wait"},
+    {{"cancel", "1", "--wait", "--timeout", "soon"}, "expected a duration"},
+    {{"pause", "no such name"}, "is not a task's name"},
+    {{"pause", "--reason", "because"}, "say which task"},
+    {{"resume"}, "usage is `outbox resume TASK...`"},
+    {{"resume", "t", "no such name"}, "is not a task's name"},
     {{"retry"}, "say which"},
     {{"retry", "--task", "t"}, "--task needs --all"},
     {{"retry", "1", "--all"}, "not both"},
@@ -241,7 +247,8 @@ END_TEST
 static const char *const asking[][4] = {{"jobs"},       {"jobs", "--count"},     {"show", "1"},
                                         {"stats"},      {"dispatchers"},         {"cancel", "1"},
                                         {"retry", "1"}, {"retry", "--all"},      {"enqueue", "t"},
-                                        {"migrate"},    {"migrate", "--status"}, {"wait", "1"}};
+                                        {"migrate"},    {"migrate", "--status"}, {"pause"},
+                                        {"pause", "t"}, {"resume", "t"},         {"wait", "1"}};
 
 START_TEST(a_server_that_is_not_there_is_told_with_75)
 {

@@ -71,6 +71,9 @@ START_TEST(keys_keep_their_order_across_dispatchers_failures_and_kills)
     fleet_finish_all(1, JOBS);
     expect_order();
     ck_assert_uint_ge(runs_count(), JOBS + JOBS / 5);
+    ck_assert_int_eq(testdb_long("SELECT deadlocks FROM pg_stat_database WHERE datname ="
+                                 " current_database()"),
+                     0);
     PQfinish(conn);
     daemon_stop(&a);
     daemon_stop(&b);
@@ -137,6 +140,27 @@ START_TEST(dependents_and_repetitions_go_on_without_a_poll)
 }
 END_TEST
 
+/* What is kept stays until its time is over, and goes with the slow check. */
+START_TEST(finished_jobs_are_kept_for_the_time_that_the_task_says)
+{
+    const char *config = e2e_config("sweep_interval: 1s\ntasks:\n"
+                                    "  long: {exec: [%s], keep: 7d}\n"
+                                    "  short: {exec: [%s], keep: 1ms}\n"
+                                    "  none: {exec: [%s]}\n",
+                                    handler_script("long", ""), handler_script("short", ""),
+                                    handler_script("none", ""));
+    FLEET(&a, "a", NULL, "--config", config);
+    testdb_exec("SELECT outbox.enqueue(t) FROM unnest('{long,short,none}'::text[]) AS t,"
+                " generate_series(1, 5)");
+    ck_assert(wait_until(runs_count() == 15 && testdb_long("SELECT count(*) FROM outbox.job") == 0,
+                         E2E_WAIT_MS));
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.done WHERE task <> 'long'") == 0,
+                         E2E_WAIT_MS));
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.jobs WHERE state = 'done'"), 5);
+    daemon_stop(&a);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("keys");
@@ -147,6 +171,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, keys_keep_their_order_across_dispatchers_failures_and_kills);
     tcase_add_test(tc, a_line_goes_on_without_a_poll);
     tcase_add_test(tc, dependents_and_repetitions_go_on_without_a_poll);
+    tcase_add_test(tc, finished_jobs_are_kept_for_the_time_that_the_task_says);
     tcase_add_loop_test(tc, a_dead_job_holds_its_key_where_the_task_says_so, 0, 2);
     suite_add_tcase(s, tc);
     return s;

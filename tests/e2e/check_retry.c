@@ -258,9 +258,9 @@ START_TEST(cancelled_job_does_not_run)
     ck_assert_msg(r.exit_code == 0, "%s", r.err);
     ck_assert_ptr_nonnull(strstr(r.out, "cancelled"));
     (void)snprintf(text, sizeof text, "%ld", running);
-    r = OUTBOX_RUN("cancel", text);
-    ck_assert_int_eq(r.exit_code, 1);
-    flag_raise("go");
+    r = OUTBOX_RUN("cancel", text); /* check_cancel.c has the rest of it */
+    ck_assert_msg(r.exit_code == 0, "%s", r.err);
+    ck_assert_ptr_nonnull(strstr(r.out, "cancelling"));
     wait_until_all_done();
     daemon_stop(&d);
     ck_assert_uint_eq(runs_count(), 1);

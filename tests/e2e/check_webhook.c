@@ -283,6 +283,44 @@ START_TEST(fifty_at_once_use_fifty_connections_and_keep_them)
 }
 END_TEST
 
+/* The pool was made for one at a time: it grows with the configuration, or each request would close
+ * another's connection. */
+START_TEST(a_reload_makes_the_pool_larger)
+{
+    enum { PORTS = 30 };
+    static struct delivery deliveries[2][PORTS];
+    static struct httpstub stubs[PORTS];
+    static struct task_config tasks[PORTS];
+    static char urls[PORTS][64];
+    struct fixture f;
+    fixture_start(&f, &ok, 1);
+    for (int i = 0; i < PORTS; i++) {
+        httpstub_start(&stubs[i], &ok, 1);
+        (void)snprintf(urls[i], sizeof urls[i], "http://127.0.0.1:%d/", stubs[i].port);
+        tasks[i] = f.task;
+        tasks[i].concurrency = 1;
+        tasks[i].webhook.url = urls[i];
+    }
+    const struct config larger = {.tasks = tasks, .tasks_count = PORTS};
+    f.ex->ops->configure(f.ex, &larger);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < PORTS; i++) {
+            struct delivery *d = &deliveries[round][i];
+            delivery_init(&f, d, example_body, strlen(example_body));
+            d->run.task = &tasks[i];
+            delivery_go(d);
+            delivery_wait(&f, d);
+            ck_assert_int_eq(d->outcome.kind, OUTCOME_DONE);
+        }
+    }
+    ck_assert_uint_eq(fixture_stats(&f).connections, PORTS);
+    fixture_close(&f);
+    for (int i = 0; i < PORTS; i++)
+        httpstub_stop(&stubs[i]);
+    httpstub_stop(&f.stub);
+}
+END_TEST
+
 /* Each run starts the next from its on_done, as core does; the last closes the executor there. */
 static struct fixture *chain_fixture;
 static unsigned chain_left;
@@ -321,6 +359,7 @@ END_TEST
 START_TEST(an_executor_that_never_ran_closes)
 {
     struct fixture f;
+    fixture_defaults(&f);
     fixture_open(&f, 0);
     fixture_close(&f);
     fixture_open(&f, 1); /* and another one in the same process works */
@@ -354,6 +393,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, one_after_the_other_share_a_connection);
     tcase_add_test(tc, a_connection_that_the_server_ends_is_replaced);
     tcase_add_test(tc, fifty_at_once_use_fifty_connections_and_keep_them);
+    tcase_add_test(tc, a_reload_makes_the_pool_larger);
     tcase_add_test(tc, a_finished_run_may_start_the_next_and_close_the_executor);
     tcase_add_test(tc, an_executor_that_never_ran_closes);
     suite_add_tcase(s, tc);

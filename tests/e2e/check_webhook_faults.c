@@ -254,6 +254,25 @@ START_TEST(endless_headers_are_given_up)
 }
 END_TEST
 
+/* A server that sends everybody back to itself. */
+START_TEST(a_redirect_loop_is_one_request)
+{
+    char location[128];
+    struct httpstub_answer loop = {.status = 308, .headers = location};
+    struct fixture f;
+    /* The port is known only to the server's parent: a relative one leads back as well. */
+    (void)snprintf(location, sizeof location, "Location: /hook\r\n");
+    fixture_start(&f, &loop, 1);
+    for (int i = 0; i < 3; i++) {
+        const struct outcome *o = deliver(&f);
+        ck_assert_int_eq(o->kind, OUTCOME_RETRY);
+        ck_assert_str_eq(o->reason, "redirect: HTTP 308 to /hook");
+    }
+    ck_assert_uint_eq(httpstub_requests(&f.stub), 3);
+    fixture_stop(&f);
+}
+END_TEST
+
 /* ---- No connection ---- */
 
 START_TEST(a_refused_connection_is_retried)
@@ -516,6 +535,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_body_within_the_bound_is_read_and_the_connection_kept);
     tcase_add_test(tc, nothing_is_captured_when_nothing_is_asked_for);
     tcase_add_test(tc, endless_headers_are_given_up);
+    tcase_add_test(tc, a_redirect_loop_is_one_request);
     suite_add_tcase(s, tc);
 
     tc = tcase_create("no connection");

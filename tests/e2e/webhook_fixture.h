@@ -11,6 +11,7 @@
 #include "ck_main.h"
 #include "httpstub.h"
 #include "wait.h"
+#include "webhook/credentials.h"
 #include "webhook/http.h"
 
 enum { HEAD_KEPT = 256 };
@@ -29,6 +30,7 @@ struct fixture {
     struct executor *ex;
     struct httpstub stub;
     struct task_config task;
+    struct config config; /* of this one task */
     char url[256];
     bool is_closed;
 };
@@ -49,11 +51,37 @@ static inline void fixture_defaults(struct fixture *f)
     f->task.webhook.retry_after_max_ms = 24 * 3600 * 1000;
 }
 
-static inline void fixture_open(struct fixture *f, unsigned connections_max)
+/* What the fixture's task says was changed after a delivery: as a reload tells the executor. */
+static inline void fixture_reconfigure(struct fixture *f)
+{
+    f->ex->ops->configure(f->ex, &f->config);
+}
+
+static inline void fixture_forget_credentials(struct fixture *f)
+{
+    if (f->task.webhook.credentials != NULL)
+        f->task.webhook.credentials_free(f->task.webhook.credentials);
+    f->task.webhook.credentials = NULL;
+}
+
+/* Secrets and certificates are read anew, as by a reload. */
+static inline void fixture_reload(struct fixture *f)
+{
+    struct buf errors;
+    buf_init(&errors, 4096);
+    fixture_forget_credentials(f);
+    ck_assert_msg(credentials_read_task(&f->task, &errors) == 0, "%s", errors.data);
+    buf_deinit(&errors);
+    fixture_reconfigure(f);
+}
+
+static inline void fixture_open(struct fixture *f, unsigned concurrency)
 {
     f->is_closed = false;
+    f->task.concurrency = concurrency;
+    f->config = (struct config){.tasks = &f->task, .tasks_count = 1};
     ck_assert_int_eq(uv_loop_init(&f->loop), 0);
-    ck_assert_int_eq(webhook_executor_new(&f->loop, connections_max, &f->ex), 0);
+    ck_assert_int_eq(webhook_executor_new(&f->loop, &f->config, &f->ex), 0);
     f->ex->owner = f;
 }
 
@@ -83,6 +111,7 @@ static inline void fixture_close(struct fixture *f)
     (void)uv_run(&f->loop, UV_RUN_DEFAULT);
     ck_assert(f->is_closed);
     ck_assert_int_eq(uv_loop_close(&f->loop), 0);
+    fixture_forget_credentials(f);
 }
 
 static inline void fixture_stop(struct fixture *f)

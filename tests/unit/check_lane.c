@@ -87,6 +87,41 @@ static void give_back(const char *task, unsigned n)
         lanes_slot_freed(&lanes, l, config_find_task(config, task));
 }
 
+/* What an executor leaves of a's slots, and until when. */
+static unsigned room_left;
+static uint64_t room_until;
+
+static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
+                     uint64_t *ret_until_ms)
+{
+    ck_assert_ptr_eq(arg, &room_left);
+    ck_assert_uint_ge(now_ms, NOW);
+    *ret_until_ms = room_until;
+    return strcmp(task->name, "a") == 0 ? room_left : 1000;
+}
+
+START_TEST(a_lane_offers_what_its_executor_has_room_for)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 3}\n  b: {discard: true, concurrency: 2}\n");
+    lanes.room = room;
+    lanes.room_arg = &room_left;
+    room_left = 1000;
+    ck_assert_int_eq(wanted("a"), 3);
+    room_left = 2;
+    ck_assert_int_eq(wanted("a"), 2);
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), UINT64_MAX);
+    room_left = 0;
+    room_until = NOW + 700;
+    ck_assert_int_eq(wanted("a"), 0);
+    ck_assert(!lane_has_slots(&lanes, lane("a"), NOW));
+    ck_assert_int_eq(wanted("b"), 2);
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), NOW + 700); /* it is looked at again */
+    room_until = UINT64_MAX; /* until a run ends: no timer would help */
+    ck_assert_uint_eq(lanes_pause_end(&lanes, NOW), UINT64_MAX);
+    end();
+}
+END_TEST
+
 START_TEST(only_free_slots_are_asked_for)
 {
     begin("tasks:\n  a: {discard: true, concurrency: 3}\n");
@@ -294,6 +329,55 @@ static struct outcome misconfigured(void)
     o.misconfigured = true;
     return o;
 }
+
+static unsigned told_count;
+
+static void on_paused(const struct lane *l, void *arg)
+{
+    ck_assert_ptr_eq(l, lane("b"));
+    ck_assert_ptr_eq(arg, &lanes);
+    told_count++;
+}
+
+START_TEST(paused_task_has_no_slots_and_keeps_no_drain)
+{
+    static const char *const names[] = {"b", "unknown"};
+    begin("tasks:\n  a: {discard: }\n  b: {discard: , concurrency: 3}\n");
+    told_count = 0;
+    ck_assert(!lanes_set_paused(&lanes, names, 2, on_paused, &lanes));
+    ck_assert(!lanes_set_paused(&lanes, names, 2, on_paused, &lanes)); /* as it was */
+    ck_assert_uint_eq(told_count, 1);
+    ck_assert_int_eq(wanted("b"), 0);
+    ck_assert_int_gt(wanted("a"), 0);
+    ck_assert(!lanes_are_empty(&lanes)); /* a's backlog is not known */
+    memset(lane("a")->backlogs, 0, sizeof lane("a")->backlogs);
+    ck_assert(lanes_are_empty(&lanes));
+    ck_assert(!lanes_are_stuck(&lanes));
+    ck_assert(lanes_set_paused(&lanes, names + 1, 1, on_paused, &lanes));
+    ck_assert_uint_eq(told_count, 2);
+    ck_assert_int_eq(wanted("b"), 3);
+    ck_assert(!lanes_are_empty(&lanes));
+    end();
+}
+END_TEST
+
+/* The pace of turns: half of the slots that wait for work have some. */
+START_TEST(slots_are_busy_while_half_of_them_are)
+{
+    begin("tasks:\n  a: {discard: , concurrency: 4}\n");
+    ck_assert(!lanes_are_busy(&lanes, NOW));
+    take("a", 1);
+    ck_assert(!lanes_are_busy(&lanes, NOW));
+    take("a", 1);
+    ck_assert(lanes_are_busy(&lanes, NOW));
+    take("a", 2);
+    ck_assert(lanes_are_busy(&lanes, NOW));
+    give_back("a", 4);
+    memset(lane("a")->backlogs, 0, sizeof lane("a")->backlogs);
+    ck_assert(lanes_are_busy(&lanes, NOW)); /* nothing waits for them */
+    end();
+}
+END_TEST
 
 START_TEST(misconfigured_task_pauses_longer_each_time)
 {
@@ -925,6 +1009,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("lane");
     TCase *tc = tcase_create("slots");
     tcase_add_test(tc, only_free_slots_are_asked_for);
+    tcase_add_test(tc, a_lane_offers_what_its_executor_has_room_for);
     tcase_add_test(tc, one_claim_is_bounded);
     tcase_add_test(tc, processes_share_the_daemons_limit);
     tcase_add_test(tc, workers_have_slots_of_their_own);
@@ -940,6 +1025,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, many_reloads_keep_every_lane_once);
     suite_add_tcase(s, tc);
     tc = tcase_create("pauses");
+    tcase_add_test(tc, paused_task_has_no_slots_and_keeps_no_drain);
+    tcase_add_test(tc, slots_are_busy_while_half_of_them_are);
     tcase_add_test(tc, misconfigured_task_pauses_longer_each_time);
     tcase_add_test(tc, jobs_of_one_pause_count_once);
     tcase_add_test(tc, run_or_reload_ends_the_row_of_pauses);

@@ -192,7 +192,7 @@ START_TEST(a_held_descriptor_is_kept_by_the_spawner_and_by_the_next_one)
     ck_assert_int_eq(spawn_client_restart(fx.client), 0);
     ck_assert_int_eq(child_shell_run("exit 0", -1), 0); /* the hold was read before this */
     size_t count = open_descriptors(spawn_client_pid(fx.client));
-    ck_assert_uint_eq(count, 8); /* 0 1 2, socket, signals, timer, and both */
+    ck_assert_uint_eq(count, 9); /* 0 1 2, socket, signals, timer, OOM score, and both */
     (void)unlink(path);
 }
 END_TEST

@@ -1,0 +1,58 @@
+/* store_control.c - the daemon's statements about what operators ask for: see store.h. */
+#include "base/mem.h"
+#include "db/row.h"
+#include "db/store_call.h"
+
+/* A row an order: the id of a job that is to end, or the name of a task that is paused. */
+static void parse_orders(struct store_call *call, PGresult *res, const struct pg_error *error)
+{
+    if (error != NULL) {
+        call->cb.orders(call->arg, error, NULL);
+        return;
+    }
+    size_t n = (size_t)PQntuples(res);
+    int64_t *cancelled = ob_xcalloc(n + 1, sizeof *cancelled);
+    const char **paused = ob_xcalloc(n + 1, sizeof *paused);
+    struct store_orders orders = {.cancelled = cancelled, .paused = paused};
+    for (size_t i = 0; i < n; i++) {
+        const char *task = row_text(res, (int)i, 1);
+        if (task != NULL)
+            paused[orders.paused_count++] = task;
+        else
+            cancelled[orders.cancelled_count++] = row_int8(res, (int)i, 0);
+    }
+    call->cb.orders(call->arg, NULL, &orders);
+    ob_free(cancelled);
+    ob_free(paused);
+}
+
+void store_orders(struct pgconn *c, int64_t id, store_orders_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    params_int8(&p, id);
+    struct store_call *call = store_call_new(parse_orders, arg);
+    call->cb.orders = cb;
+    store_send(c, &p,
+               "SELECT u.id, u.task FROM outbox.orders($1) AS o CROSS JOIN LATERAL ("
+               "SELECT c.id, NULL AS task FROM unnest(o.cancelled) AS c (id) UNION ALL "
+               "SELECT NULL, p.task FROM unnest(o.paused) AS p (task)) AS u",
+               call);
+}
+
+static void parse_paused(struct store_call *call, PGresult *res, const struct pg_error *error)
+{
+    (void)res;
+    call->cb.plain(call->arg, error);
+}
+
+void store_pause(struct pgconn *c, const char *task, const char *reason, store_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    params_text(&p, task);
+    params_text(&p, reason);
+    struct store_call *call = store_call_new(parse_paused, arg);
+    call->cb.plain = cb;
+    store_send(c, &p, "SELECT outbox.pause($1, $2)", call);
+}
