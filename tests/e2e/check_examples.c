@@ -325,6 +325,58 @@ START_TEST(worker_example_counts_words)
 }
 END_TEST
 
+START_TEST(consumer_example_works_in_one_transaction)
+{
+    testdb_exec("SELECT outbox.enqueue('count-visit', '{\"page\": \"home\"}') FROM"
+                " generate_series(1, 3);"
+                "SELECT outbox.enqueue('count-visit', '{\"page\": \"late\"}', delay => '500 ms');"
+                "SELECT outbox.enqueue('count-visit', '{}', max_attempts => 1)");
+    expect_ran(RUN(EXAMPLES "08_consumer"));
+    expect_output("job 4: counted\n");
+    expect_output("job 5: failed\n");
+    ck_assert_str_eq(testdb_value("SELECT string_agg(page || ' ' || visits, ', ' ORDER BY page)"
+                                  " FROM example_pages"),
+                     "home 3, late 1");
+    ck_assert_str_eq(
+        testdb_value("SELECT string_agg(id || ' ' || state || ' ' || reason, ', ') FROM"
+                     " outbox.jobs"),
+        "5 dead could not be counted");
+}
+END_TEST
+
+START_TEST(claim_example_settles_by_token)
+{
+    testdb_exec("SELECT outbox.enqueue('shout', '\"hello\"') FROM generate_series(1, 12);"
+                "SELECT outbox.enqueue('shout', '{}', max_attempts => 2);"
+                "SELECT outbox.enqueue('shout', '\"late\"', expires_at => '2020-01-01')");
+    expect_ran(RUN(EXAMPLES "09_claim"));
+    expect_output("job 12: \"HELLO\"\n");
+    ck_assert_str_eq(testdb_value("SELECT string_agg(id || ' ' || state || ' ' || attempts, ', '"
+                                  " ORDER BY id) FROM outbox.jobs"),
+                     "13 scheduled 1, 14 dead 1");
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dispatchers"), 0);
+}
+END_TEST
+
+START_TEST(python_consumer_claims_and_settles)
+{
+    testdb_exec("SELECT outbox.enqueue('greet', '{\"name\": \"Ada\"}');"
+                "SELECT outbox.enqueue('greet', '{}', max_attempts => 2);"
+                "SELECT outbox.enqueue_bytes('greet', '\\x80', 'msgpack', max_attempts => 1);"
+                "SELECT outbox.enqueue('greet', '{\"name\": \"Bob\"}', delay => '300 ms');"
+                "SELECT outbox.enqueue('greet', expires_at => '2020-01-01')");
+    expect_ran(RUN("/usr/bin/python3", SOURCES "consumer.py"));
+    expect_output("hello, Ada\n");
+    expect_output("hello, Bob\n");
+    ck_assert_str_eq(
+        testdb_value("SELECT string_agg(id || ' ' || state || ' ' || attempts || ' ' || reason,"
+                     " ', ' ORDER BY id) FROM outbox.jobs"),
+        "2 dead 2 KeyError: 'name', 3 dead 1 ValueError: only JSON is understood here,"
+        " 5 dead 0 expired");
+    ck_assert_int_eq(testdb_long("SELECT count(*) FROM outbox.dispatchers"), 0);
+}
+END_TEST
+
 START_TEST(shell_worker_appends_each_payload)
 {
     const char *notes = flag_path("notes");
@@ -505,6 +557,9 @@ Suite *test_suite(void)
     tcase_add_test(tc, email_handler_works_under_the_daemon);
     tcase_add_test(tc, resize_handler_tells_never_from_not_now);
     tcase_add_test(tc, worker_example_counts_words);
+    tcase_add_test(tc, consumer_example_works_in_one_transaction);
+    tcase_add_test(tc, claim_example_settles_by_token);
+    tcase_add_test(tc, python_consumer_claims_and_settles);
     tcase_add_test(tc, shell_worker_appends_each_payload);
     tcase_add_test(tc, python_worker_keeps_notes_and_knows_what_is_hopeless);
     tcase_add_test(tc, python_receiver_keeps_each_job_once);
