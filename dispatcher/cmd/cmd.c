@@ -41,10 +41,23 @@ static const struct command cmd_run_command = {
 };
 
 const struct command *const cmd_commands[] = {
-    &cmd_migrate_command, &cmd_grant_command,   &cmd_check_command,       &cmd_try_command,
-    &cmd_run_command,     &cmd_enqueue_command, &cmd_jobs_command,        &cmd_show_command,
-    &cmd_wait_command,    &cmd_stats_command,   &cmd_dispatchers_command, &cmd_cancel_command,
-    &cmd_retry_command,   &cmd_pause_command,   &cmd_resume_command,      NULL,
+    &cmd_migrate_command,
+    &cmd_grant_command,
+    &cmd_check_command,
+    &cmd_try_command,
+    &cmd_run_command,
+    &cmd_enqueue_command,
+    &cmd_jobs_command,
+    &cmd_show_command,
+    &cmd_wait_command,
+    &cmd_stats_command,
+    &cmd_dispatchers_command,
+    &cmd_cancel_command,
+    &cmd_retry_command,
+    &cmd_purge_command,
+    &cmd_pause_command,
+    &cmd_resume_command,
+    NULL,
 };
 
 static const struct {

@@ -9,6 +9,7 @@
 
 #include "base/payload.h"
 #include "base/utf8.h"
+#include "db/admin.h"
 
 int input_check_task(const struct cmd_args *args, const char *task)
 {
@@ -177,4 +178,14 @@ int input_headers(const struct cmd_args *args, struct buf *out, const char **ret
         *ret = out->data;
     }
     return out->err == 0 ? 0 : cmd_usage(args, "--header: more than 8 KiB in all");
+}
+
+int input_ended(const struct cmd_args *args, struct admin_filter *filter)
+{
+    const char *error = cmd_value(args, "error");
+    if (error != NULL && error[0] == '\0')
+        return cmd_usage(args, "--error: expected a part of the reason");
+    filter->error = error;
+    int code = cmd_duration_value(args, "older-than", &filter->ended_for_ms);
+    return code == 0 ? cmd_duration_value(args, "newer-than", &filter->ended_within_ms) : code;
 }

@@ -27,4 +27,9 @@ void input_array_element(struct buf *out, const char *text);
  * not given. The memory is the buffer's. */
 const char *input_array(const struct cmd_args *args, const char *option, struct buf *out);
 
+struct admin_filter;
+/* --error, --older-than and --newer-than of `outbox jobs` and `outbox retry` into the filter: 0, or
+ * OB_EXIT_USAGE after a message. */
+int input_ended(const struct cmd_args *args, struct admin_filter *filter) OB_MUST_CHECK;
+
 #endif

@@ -20,6 +20,9 @@ static const struct cmd_option options[] = {
     {"before", '\0', "TIME", "created before this time"},
     {"after", '\0', "TIME", "created at this time or later"},
     {"min-age", '\0', "DURATION", "created at least so long ago: 30s, 5m, 2h, 7d"},
+    {"error", 'e', "TEXT", "only dead ones with this text in their reason, in any case"},
+    {"older-than", 'o', "DURATION", "only dead or done ones that ended so long ago"},
+    {"newer-than", '\0', "DURATION", "only dead or done ones that ended since"},
     {"limit", 'n', "N", "at most so many, the newest (default 50; 0: all)"},
     {"count", '\0', NULL, "print only how many there are"},
     CMD_OPTION_JSON,
@@ -98,7 +101,7 @@ static int read_filter(const struct cmd_args *args, struct buf *tasks, struct bu
         code = cmd_time_value(args, "after", &f->after_us);
     if (code == 0)
         code = cmd_duration_value(args, "min-age", &f->min_age_ms);
-    return code;
+    return code == 0 ? input_ended(args, f) : code;
 }
 
 /* What a person wants to know beside the state: when it is due, why it died, who runs it. */

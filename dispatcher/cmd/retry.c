@@ -11,6 +11,9 @@
 
 static const struct cmd_option options[] = {
     {"task", 't', "TASK", "with --all: only dead jobs of this task"},
+    {"error", 'e', "TEXT", "with --all: only with this text in their reason, in any case"},
+    {"older-than", 'o', "DURATION", "with --all: only those that died so long ago"},
+    {"newer-than", '\0', "DURATION", "with --all: only those that died since"},
     {"all", 'a', NULL, "every dead job that there is now"},
     CMD_OPTION_JSON,
     CMD_OPTION_DATABASE,
@@ -48,14 +51,14 @@ static size_t read_ids(const struct admin_rows *rows, int64_t *ids)
 }
 
 /* By id upwards, in portions: a job that dies again meanwhile is not taken a second time. */
-static int sweep_dead(struct admin *admin, const char *task, struct progress *p, struct sweep *s,
-                      struct admin_error *error)
+static int sweep_dead(struct admin *admin, const struct admin_filter *filter, struct progress *p,
+                      struct sweep *s, struct admin_error *error)
 {
     int64_t last = 0;
     for (;;) {
         int64_t ids[ADMIN_IDS_MAX];
         struct admin_rows *rows = NULL;
-        int err = admin_dead_ids(admin, task, last, &rows, error);
+        int err = admin_dead_ids(admin, filter, last, &rows, error);
         if (err != 0)
             return err;
         size_t count = read_ids(rows, ids);
@@ -81,21 +84,23 @@ static int retry_all(const struct cmd_args *args, const char *task)
 {
     struct admin *admin = NULL;
     struct admin_error error;
+    char tasks[160];
+    (void)snprintf(tasks, sizeof tasks, "{\"%s\"}", task != NULL ? task : "");
+    struct admin_filter filter = {.states = "{dead}", .tasks = task != NULL ? tasks : NULL};
     int code = task != NULL ? input_check_task(args, task) : 0;
+    if (code == 0)
+        code = input_ended(args, &filter);
     if (code == 0)
         code = cmd_connect_schema(args, &admin);
     if (code != 0)
         return code;
-    char tasks[160];
-    (void)snprintf(tasks, sizeof tasks, "{\"%s\"}", task != NULL ? task : "");
-    struct admin_filter filter = {.states = "{dead}", .tasks = task != NULL ? tasks : NULL};
     int64_t total = 0;
     struct sweep s = {0, 0};
     int err = admin_jobs_count(admin, &filter, &total, &error);
     if (err == 0) {
         struct progress p;
         progress_init(&p, total);
-        err = sweep_dead(admin, task, &p, &s, &error);
+        err = sweep_dead(admin, &filter, &p, &s, &error);
         progress_end(&p);
     }
     if (cmd_has(args, "json"))
@@ -116,6 +121,9 @@ static int run(const struct cmd_args *args)
         return cmd_usage(args, "give ids, or --all, not both");
     if (!all && task != NULL)
         return cmd_usage(args, "--task needs --all: every dead job of the task is retried");
+    if (!all &&
+        (cmd_has(args, "error") || cmd_has(args, "older-than") || cmd_has(args, "newer-than")))
+        return cmd_usage(args, "--error, --older-than and --newer-than need --all");
     if (!all && args->operands_count == 0)
         return cmd_usage(args, "say which: ids, or --task TASK --all");
     const struct mend_how how = {.verb = ADMIN_RETRY, .is_failure = is_failure, .explain = explain};
@@ -134,7 +142,8 @@ const struct command cmd_retry_command = {
         "one\n"
         "runs now. Says for each what became of it, and exits with 1 if any was not found.\n"
         "    outbox retry 17 18\n"
-        "    outbox retry --task resize-image --all",
+        "    outbox retry --task resize-image --all\n"
+        "    outbox retry --all --error 'HTTP 503' --newer-than 2h",
     .options = options,
     .run = run,
 };

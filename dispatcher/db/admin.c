@@ -73,18 +73,30 @@ static int query(struct admin *a, enum admin_right right, const char *sql, int n
     return 0;
 }
 
-static int query_text(struct admin *a, enum admin_right right, const char *sql, int nparams,
-                      const char *const *values, struct admin_rows **ret_rows,
-                      struct admin_error *reterr)
+int admin_query(struct admin *a, enum admin_right right, const char *sql, int nparams,
+                const char *const *values, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
     return query(a, right, sql, nparams, values, NULL, NULL, ret_rows, reterr);
+}
+
+int admin_query_number(struct admin *a, enum admin_right right, const char *sql, int nparams,
+                       const char *const *values, int64_t *ret_number, struct admin_error *reterr)
+{
+    struct admin_rows *rows = NULL;
+    int err = admin_query(a, right, sql, nparams, values, &rows, reterr);
+    if (err != 0)
+        return err;
+    *ret_number = admin_int(rows, 0, 0, 0);
+    admin_rows_free(rows);
+    return 0;
 }
 
 int admin_level(struct admin *a, int *ret_level, int *ret_min_level, struct admin_error *reterr)
 {
     struct admin_rows *rows = NULL;
-    int err = query_text(a, ADMIN_READER, "SELECT level::text, min_level::text FROM outbox.level()",
-                         0, NULL, &rows, reterr);
+    int err =
+        admin_query(a, ADMIN_READER, "SELECT level::text, min_level::text FROM outbox.level()", 0,
+                    NULL, &rows, reterr);
     if (err != 0)
         return err;
     *ret_level = (int)admin_int(rows, 0, 0, 0);
@@ -150,7 +162,16 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     " AND ($4::bigint IS NULL OR j.created_at < to_timestamp(0) + $4::bigint * interval '1 us')"   \
     " AND ($5::bigint IS NULL OR j.created_at >= to_timestamp(0) + $5::bigint * interval '1 us')"  \
     " AND ($6::bigint IS NULL OR j.created_at <= clock_timestamp() - $6::bigint * interval '1 "    \
-    "ms')"
+    "ms')"                                                                                     \
+    " AND ($7::text IS NULL OR position(lower($7::text) IN lower(j.reason)) > 0)"                  \
+    " AND ($8::bigint IS NULL OR j.finished_at <= clock_timestamp() - $8::bigint * interval '1 "   \
+    "ms')"                                                                                         \
+    " AND ($9::bigint IS NULL OR j.finished_at >= clock_timestamp() - $9::bigint * interval '1 "   \
+    "ms')"                                                                                         \
+    /* tells the planner to leave the live jobs alone where none can match */                     \
+    " AND (($2::text[] IS NULL OR $2::text[] && '{ready,scheduled,waiting,running}')"              \
+    " AND $7::text IS NULL AND $8::bigint IS NULL AND $9::bigint IS NULL"                          \
+    " OR j.finished_at IS NOT NULL)"
 
 /* In the view's order, the one in which they were recorded: numbers begin again with a retry by
  * hand. */
@@ -180,19 +201,26 @@ static const char dispatchers_sql[] =
 
 /* clang-format on */
 
-enum { FILTER_PARAMS = 7, NUMBER_SIZE = 24 };
+enum { FILTER_PARAMS = 10, FILTER_NUMBERS = 6, NUMBER_SIZE = 24 };
 
-/* $1 to $7 of JOB_WHERE and the limit; numbers are written into `numbers`. */
+/* $1 to $10: of JOB_WHERE, and the limit; numbers are written into `numbers`. */
 static void filter_params(const struct admin_filter *f, const char *values[FILTER_PARAMS],
-                          char numbers[4][NUMBER_SIZE])
+                          char numbers[FILTER_NUMBERS][NUMBER_SIZE])
 {
+    static const int places[FILTER_NUMBERS] = {3, 4, 5, 7, 8, 9};
+    const int64_t n[FILTER_NUMBERS] = {f->before_us,
+                                       f->after_us,
+                                       (int64_t)f->min_age_ms,
+                                       (int64_t)f->ended_for_ms,
+                                       (int64_t)f->ended_within_ms,
+                                       f->limit};
     values[0] = f->tasks;
     values[1] = f->states;
     values[2] = f->key;
-    int64_t n[4] = {f->before_us, f->after_us, (int64_t)f->min_age_ms, f->limit};
-    for (size_t i = 0; i < 4; i++) {
+    values[6] = f->error;
+    for (size_t i = 0; i < FILTER_NUMBERS; i++) {
         (void)snprintf(numbers[i], NUMBER_SIZE, "%" PRId64, n[i]);
-        values[3 + i] = n[i] != 0 ? numbers[i] : NULL;
+        values[places[i]] = n[i] != 0 ? numbers[i] : NULL;
     }
 }
 
@@ -200,26 +228,21 @@ int admin_jobs(struct admin *a, const struct admin_filter *filter, struct admin_
                struct admin_error *reterr)
 {
     const char *values[FILTER_PARAMS];
-    char numbers[4][NUMBER_SIZE];
+    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
     filter_params(filter, values, numbers);
-    return query_text(a, ADMIN_READER, JOB_SELECT JOB_WHERE " ORDER BY j.id DESC LIMIT $7::bigint",
-                      FILTER_PARAMS, values, ret_rows, reterr);
+    return admin_query(a, ADMIN_READER,
+                       JOB_SELECT JOB_WHERE " ORDER BY j.id DESC LIMIT $10::bigint", FILTER_PARAMS,
+                       values, ret_rows, reterr);
 }
 
 int admin_jobs_count(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
                      struct admin_error *reterr)
 {
     const char *values[FILTER_PARAMS];
-    char numbers[4][NUMBER_SIZE];
+    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
     filter_params(filter, values, numbers);
-    struct admin_rows *rows = NULL;
-    int err = query_text(a, ADMIN_READER, "SELECT count(*)::text FROM outbox.jobs j" JOB_WHERE,
-                         FILTER_PARAMS - 1, values, &rows, reterr);
-    if (err != 0)
-        return err;
-    *ret_count = admin_int(rows, 0, 0, 0);
-    admin_rows_free(rows);
-    return 0;
+    return admin_query_number(a, ADMIN_READER, "SELECT count(*)::text FROM outbox.jobs j" JOB_WHERE,
+                              FILTER_PARAMS - 1, values, ret_count, reterr);
 }
 
 static int query_id(struct admin *a, const char *sql, int64_t id, struct admin_rows **ret_rows,
@@ -228,7 +251,7 @@ static int query_id(struct admin *a, const char *sql, int64_t id, struct admin_r
     char number[NUMBER_SIZE];
     (void)snprintf(number, sizeof number, "%" PRId64, id);
     const char *values[] = {number};
-    return query_text(a, ADMIN_READER, sql, 1, values, ret_rows, reterr);
+    return admin_query(a, ADMIN_READER, sql, 1, values, ret_rows, reterr);
 }
 
 int admin_job_by_id(struct admin *a, int64_t id, struct admin_rows **ret_rows,
@@ -251,12 +274,12 @@ int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
 
 int admin_stats(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER, stats_sql, 0, NULL, ret_rows, reterr);
+    return admin_query(a, ADMIN_READER, stats_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER, dispatchers_sql, 0, NULL, ret_rows, reterr);
+    return admin_query(a, ADMIN_READER, dispatchers_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
@@ -276,41 +299,45 @@ int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size
                             " WITH ORDINALITY AS i (id, n) ORDER BY i.n"
                           : "SELECT i.id::text, outbox.retry(i.id) FROM unnest($1::bigint[])"
                             " WITH ORDINALITY AS i (id, n) ORDER BY i.n";
-    int err = query_text(a, ADMIN_DISPATCHER, sql, 1, values, ret_rows, reterr);
+    int err = admin_query(a, ADMIN_DISPATCHER, sql, 1, values, ret_rows, reterr);
     buf_deinit(&array);
     return err;
 }
 
 int admin_pauses(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    return query_text(a, ADMIN_READER, pauses_sql, 0, NULL, ret_rows, reterr);
+    return admin_query(a, ADMIN_READER, pauses_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_pause(struct admin *a, const char *task, const char *reason, struct admin_rows **ret_rows,
                 struct admin_error *reterr)
 {
     const char *values[] = {task, reason};
-    return query_text(a, ADMIN_DISPATCHER, "SELECT outbox.pause($1::text, $2::text)", 2, values,
-                      ret_rows, reterr);
+    return admin_query(a, ADMIN_DISPATCHER, "SELECT outbox.pause($1::text, $2::text)", 2, values,
+                       ret_rows, reterr);
 }
 
 int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows,
                  struct admin_error *reterr)
 {
     const char *values[] = {task};
-    return query_text(a, ADMIN_DISPATCHER, "SELECT outbox.resume($1::text)", 1, values, ret_rows,
-                      reterr);
+    return admin_query(a, ADMIN_DISPATCHER, "SELECT outbox.resume($1::text)", 1, values, ret_rows,
+                       reterr);
 }
 
-int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admin_rows **ret_rows,
-                   struct admin_error *reterr)
+int admin_dead_ids(struct admin *a, const struct admin_filter *filter, int64_t after,
+                   struct admin_rows **ret_rows, struct admin_error *reterr)
 {
+    struct admin_filter dead = *filter;
+    const char *values[FILTER_PARAMS];
+    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
     char number[NUMBER_SIZE];
+    dead.states = "{dead}";
+    filter_params(&dead, values, numbers);
     (void)snprintf(number, sizeof number, "%" PRId64, after);
-    const char *values[] = {task, number};
-    return query_text(a, ADMIN_READER,
-                      "SELECT j.id::text FROM outbox.jobs j WHERE j.state = 'dead'"
-                      " AND ($1::text IS NULL OR j.task = $1::text) AND j.id > $2::bigint ORDER BY "
-                      "j.id LIMIT 500",
-                      2, values, ret_rows, reterr);
+    values[FILTER_PARAMS - 1] = number;
+    return admin_query(a, ADMIN_READER,
+                       "SELECT j.id::text FROM outbox.jobs j" JOB_WHERE
+                       " AND j.id > $10::bigint ORDER BY j.id LIMIT 500",
+                       FILTER_PARAMS, values, ret_rows, reterr);
 }

@@ -87,7 +87,10 @@ struct admin_filter {   /* of jobs; NULL, 0: no condition */
     int64_t before_us; /* created before, unix time */
     int64_t after_us;
     uint64_t min_age_ms;
-    int64_t limit; /* rows; 0: all */
+    const char *error;        /* in the reason, in any case of letters */
+    uint64_t ended_for_ms;    /* dead or done at least so long */
+    uint64_t ended_within_ms; /* and at most so long */
+    int64_t limit;            /* rows; 0: all */
 };
 /* Columns of a job, also for admin_job_by_id. */
 enum admin_job_column {
@@ -191,8 +194,23 @@ int admin_pause(struct admin *a, const char *task, const char *reason, struct ad
 int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows,
                  struct admin_error *reterr) OB_MUST_CHECK;
 
-/* Ids of dead jobs above `after`, ascending, at most ADMIN_IDS_MAX. task NULL: of every task. */
-int admin_dead_ids(struct admin *a, const char *task, int64_t after, struct admin_rows **ret_rows,
-                   struct admin_error *reterr) OB_MUST_CHECK;
+/* Ids of the filter's dead jobs (whatever its states are) above `after`, ascending, at most
+ * ADMIN_IDS_MAX. */
+int admin_dead_ids(struct admin *a, const struct admin_filter *filter, int64_t after,
+                   struct admin_rows **ret_rows, struct admin_error *reterr) OB_MUST_CHECK;
+
+/* What can be purged. */
+enum admin_purge { ADMIN_PURGE_DEAD, ADMIN_PURGE_DONE, ADMIN_PURGE_ATTEMPTS };
+enum { ADMIN_PURGE_BATCH = 1000 };
+/* The tasks that have any (not of attempts: one row, NULL): a batch goes by task, whose rows an
+ * index has in the order of their age. */
+int admin_purge_tasks(struct admin *a, enum admin_purge what, struct admin_rows **ret_rows,
+                      struct admin_error *reterr) OB_MUST_CHECK;
+/* How many attempts are so old. */
+int admin_old_attempts(struct admin *a, uint64_t older_than_ms, int64_t *ret_count,
+                       struct admin_error *reterr) OB_MUST_CHECK;
+/* One batch, a transaction of its own; *ret_count: how many were removed. task NULL: of all. */
+int admin_purge(struct admin *a, enum admin_purge what, const char *task, uint64_t older_than_ms,
+                int64_t *ret_count, struct admin_error *reterr) OB_MUST_CHECK;
 
 #endif

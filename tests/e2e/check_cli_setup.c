@@ -95,8 +95,9 @@ START_TEST(the_printed_script_makes_the_same_schema)
 END_TEST
 
 static const char *const needing_schema[][4] = {
-    {"enqueue", "t"}, {"jobs"},        {"jobs", "--count"}, {"show", "1"},      {"stats"},
-    {"dispatchers"},  {"cancel", "1"}, {"retry", "1"},      {"retry", "--all"}, {"wait", "1"}};
+    {"enqueue", "t"},   {"jobs"},        {"jobs", "--count"},      {"show", "1"},
+    {"stats"},          {"dispatchers"}, {"cancel", "1"},          {"retry", "1"},
+    {"retry", "--all"}, {"wait", "1"},   {"purge", "dead", "-o1d"}};
 
 START_TEST(a_missing_schema_is_told_with_69)
 {

@@ -11,9 +11,9 @@
 #include "cmd/cmd.h"
 #include "daemon.h"
 
-static const char *const commands[] = {"migrate", "grant", "check", "try",    "run",
-                                       "enqueue", "jobs",  "show",  "stats",  "dispatchers",
-                                       "cancel",  "retry", "pause", "resume", "wait"};
+static const char *const commands[] = {
+    "migrate", "grant",       "check",  "try",   "run",   "enqueue", "jobs", "show",
+    "stats",   "dispatchers", "cancel", "retry", "pause", "resume",  "wait", "purge"};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void expect_text(const char *text, const char *wanted)
@@ -244,11 +244,11 @@ START_TEST(json_that_is_none_is_refused_before_connecting)
 }
 END_TEST
 
-static const char *const asking[][4] = {{"jobs"},       {"jobs", "--count"},     {"show", "1"},
-                                        {"stats"},      {"dispatchers"},         {"cancel", "1"},
-                                        {"retry", "1"}, {"retry", "--all"},      {"enqueue", "t"},
-                                        {"migrate"},    {"migrate", "--status"}, {"pause"},
-                                        {"pause", "t"}, {"resume", "t"},         {"wait", "1"}};
+static const char *const asking[][4] = {
+    {"jobs"},         {"jobs", "--count"}, {"show", "1"},           {"stats"},
+    {"dispatchers"},  {"cancel", "1"},     {"retry", "1"},          {"retry", "--all"},
+    {"enqueue", "t"}, {"migrate"},         {"migrate", "--status"}, {"pause"},
+    {"pause", "t"},   {"resume", "t"},     {"wait", "1"},           {"purge", "dead", "-o1d"}};
 
 START_TEST(a_server_that_is_not_there_is_told_with_75)
 {
