@@ -12,6 +12,7 @@
 #include "db/admin.h"
 
 static const struct cmd_option options[] = {
+    {"exact", 'x', NULL, "count every row, however many there are"},
     CMD_OPTION_JSON,
     CMD_OPTION_DATABASE,
     CMD_OPTION_CONFIG,
@@ -48,6 +49,7 @@ static void print_json(const struct admin_rows *rows)
         jout_str(&j, "task", admin_text(rows, i, STATS_TASK));
         jout_str(&j, "state", admin_text(rows, i, STATS_STATE));
         print_number(&j, "count", rows, i, STATS_COUNT);
+        jout_bool(&j, "estimated", admin_bool(rows, i, STATS_ESTIMATED));
         print_number(&j, "oldest_age_ms", rows, i, STATS_OLDEST_MS);
         print_number(&j, "handlers", rows, i, STATS_HANDLERS);
         jout_bool(&j, "unhandled", is_unhandled(rows, i));
@@ -68,7 +70,8 @@ static void print_table(const struct admin_rows *rows)
     for (size_t i = 0; i < admin_count(rows); i++) {
         table_cell(t, admin_text(rows, i, STATS_TASK));
         table_cell(t, admin_text(rows, i, STATS_STATE));
-        table_cell(t, admin_text(rows, i, STATS_COUNT));
+        table_cellf(t, "%s%s", admin_bool(rows, i, STATS_ESTIMATED) ? "~" : "",
+                    admin_text(rows, i, STATS_COUNT));
         table_cell(t, print_span(admin_int(rows, i, STATS_OLDEST_MS, -1), text));
         table_cell(t, admin_text(rows, i, STATS_HANDLERS));
         note_cell(t, rows, i);
@@ -79,8 +82,8 @@ static void print_table(const struct admin_rows *rows)
 
 static int run(const struct cmd_args *args)
 {
-    static const struct cmd_listing listing = {
-        .ask = admin_stats,
+    const struct cmd_listing listing = {
+        .ask = cmd_has(args, "exact") ? admin_stats_exact : admin_stats,
         .print_json = print_json,
         .print_table = print_table,
         .none = "no jobs",
@@ -95,8 +98,9 @@ const struct command cmd_stats_command = {
     .summary = "count jobs per task and state, the oldest, and who handles them",
     .description =
         "HANDLERS is how many live dispatchers have a handler for the task. Jobs of a task that\n"
-        "nobody handles stay where they are, and are marked; so are those of a task that is "
-        "paused.",
+        "nobody handles stay where they are, and are marked; so are those of a task that is\n"
+        "paused. Of many jobs not all are read: a count with a ~ is an estimate, unless --exact\n"
+        "is given.",
     .options = options,
     .run = run,
 };

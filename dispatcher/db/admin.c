@@ -181,11 +181,20 @@ static const char attempts_sql[] =
     " t.http_status::text, t.output_head, t.output_tail, t.output_bytes::text, t.dispatcher::text"
     " FROM outbox.attempts t WHERE t.job_id = $1::bigint";
 
+#define STATES_ORDER                                                                               \
+    " ORDER BY s.task, array_position("                                                            \
+    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)"
+
 static const char stats_sql[] =
     "SELECT s.task, s.state, s.count::text, " MILLISECONDS("s.oldest_age") ", s.handlers::text, "
-    UTC("s.paused_since") ", s.paused_reason"
-    " FROM outbox.stats s ORDER BY s.task, array_position("
-    "ARRAY['ready', 'running', 'waiting', 'scheduled', 'dead', 'done'], s.state)";
+    UTC("s.paused_since") ", s.paused_reason, 'false' FROM outbox.stats s" STATES_ORDER;
+
+static const char stats_estimated_sql[] =
+    "SELECT s.task, s.state, s.count::text, " MILLISECONDS("clock_timestamp() - s.oldest") ","
+    " (SELECT count(DISTINCT d.name) FROM outbox.dispatchers d WHERE d.live"
+    " AND s.task = ANY (d.tasks))::text, "
+    UTC("p.since") ", p.reason, s.estimated::text"
+    " FROM outbox.count_jobs() s LEFT JOIN outbox.pauses p ON p.task = s.task" STATES_ORDER;
 
 static const char pauses_sql[] =
     "SELECT p.task, " UTC("p.since") ", " MILLISECONDS("clock_timestamp() - p.since") ","
@@ -272,9 +281,14 @@ int admin_attempts(struct admin *a, int64_t id, struct admin_rows **ret_rows,
     return query_id(a, attempts_sql, id, ret_rows, reterr);
 }
 
-int admin_stats(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
+int admin_stats_exact(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
     return admin_query(a, ADMIN_READER, stats_sql, 0, NULL, ret_rows, reterr);
+}
+
+int admin_stats(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)
+{
+    return admin_query(a, ADMIN_READER, stats_estimated_sql, 0, NULL, ret_rows, reterr);
 }
 
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows, struct admin_error *reterr)

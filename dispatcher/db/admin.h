@@ -154,10 +154,14 @@ enum admin_stats_column {
     STATS_OLDEST_MS,
     STATS_HANDLERS,
     STATS_PAUSED_SINCE,
-    STATS_PAUSED_REASON
+    STATS_PAUSED_REASON,
+    STATS_ESTIMATED
 };
+/* Counts above some 10,000 are estimates (STATS_ESTIMATED); exact: every row is read. */
 int admin_stats(struct admin *a, struct admin_rows **ret_rows,
                 struct admin_error *reterr) OB_MUST_CHECK;
+int admin_stats_exact(struct admin *a, struct admin_rows **ret_rows,
+                      struct admin_error *reterr) OB_MUST_CHECK;
 
 enum admin_dispatcher_column {
     DISPATCHER_ID,

@@ -150,6 +150,23 @@ START_TEST(looking_for_dead_jobs_reads_no_live_ones)
 }
 END_TEST
 
+START_TEST(counts_of_large_queues_are_marked_as_estimates)
+{
+    testdb_exec(
+        "INSERT INTO outbox.job (ready_xid, created_at, task, encoding, payload) SELECT"
+        " pg_current_xact_id(), now(), 'big', 'json', '{}' FROM generate_series(1, 150000)");
+    testdb_exec("ANALYZE outbox.job; SELECT outbox.enqueue('small')");
+    struct command_result r = OUTBOX_RUN("stats");
+    ck_assert_msg(strstr(r.out, " ~1") != NULL, "%s", r.out);
+    ck_assert_msg(strstr(r.out, "small  ready        1 ") != NULL, "%s", r.out);
+    r = OUTBOX_RUN("stats", "--exact");
+    ck_assert_msg(strstr(r.out, " 150000 ") != NULL && strchr(r.out, '~') == NULL, "%s", r.out);
+    r = OUTBOX_RUN("stats", "--json");
+    ck_assert_msg(strstr(r.out, "\"estimated\": true") != NULL, "%s", r.out);
+    ck_assert_msg(strstr(r.out, "\"count\": 1, \"estimated\": false") != NULL, "%s", r.out);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("cli_dead");
@@ -164,6 +181,7 @@ Suite *test_suite(void)
     tcase_add_loop_test(tc, what_is_not_said_clearly_is_not_purged, 0,
                         sizeof wrong / sizeof wrong[0]);
     tcase_add_test(tc, looking_for_dead_jobs_reads_no_live_ones);
+    tcase_add_test(tc, counts_of_large_queues_are_marked_as_estimates);
     suite_add_tcase(suite, tc);
     return suite;
 }
