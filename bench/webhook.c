@@ -4,8 +4,8 @@
  * else.
  *
  *   bench_webhook [SECONDS=2] [CONCURRENCY=50] [BODY_BYTES=200]
- *   bench_webhook SECONDS CONCURRENCY BODY_BYTES URL [CA_FILE]   only the bare loop, once, for bench/run
- *   bench_webhook serve PORT_FILE                        only the server, until it is ended
+ *   bench_webhook SECONDS CONCURRENCY BODY_BYTES URL [CA_FILE]   only the bare loop, once, for
+ * bench/run bench_webhook serve PORT_FILE                        only the server, until it is ended
  *
  * Measured alternately in five rounds, of which the medians are printed. The ratio counts: absolute
  * figures are the machine's. */

@@ -251,28 +251,27 @@ enum {
 };
 
 /* Initialise with OUTBOX_JOB("task-name"), then set what you need: zero and NULL mean "not given".
- * What it points at is borrowed. May be used again for the next job. [later]: sent, and refused by
- * the schema of this version (OUTBOX_EDB, sqlstate 0A000). */
+ * What it points at is borrowed. May be used again for the next job. */
 struct outbox_job {
     const char *task;                     /* required: [A-Za-z0-9_][A-Za-z0-9._:-]*, at most 128 */
     const struct outbox_payload *payload; /* NULL: {} */
-    const char *key;         /* [later] jobs of one task and key run one at a time, in order */
-    const char *unique_key;  /* [later] at most one live job of this task and unique_key */
-    int priority;            /* 1 (first) to 4; 0: the default, 2 */
-    int max_attempts;        /* 1 to 32767; 0: the task's */
-    int64_t run_at_us;       /* not before: microseconds since 1970 UTC */
-    int64_t delay_ms;        /* not before now + delay; not together with run_at_us */
-    int64_t expires_at_us;   /* not started after: microseconds since 1970 UTC */
-    int64_t repeat_every_ms; /* [later] again after so long */
-    const char *headers;     /* a JSON object (a trace context, ...) of <= 8 KiB for the handler */
-    const int64_t *after;    /* [later] ids of jobs that have to be done before */
+    const char *key;                      /* jobs of one task and key run one at a time, in order */
+    const char *unique_key;               /* at most one waiting job of this task and unique_key */
+    int priority;                         /* 1 (first) to 4; 0: the default, 2 */
+    int max_attempts;                     /* 1 to 32767; 0: the task's */
+    int64_t run_at_us;                    /* not before: microseconds since 1970 UTC */
+    int64_t delay_ms;                     /* not before now + delay; not together with run_at_us */
+    int64_t expires_at_us;                /* not started after: microseconds since 1970 UTC */
+    int64_t repeat_every_ms;              /* so long after each success it runs again */
+    const char *headers;  /* a JSON object (a trace context, ...) of <= 8 KiB for the handler */
+    const int64_t *after; /* ids of jobs that have to be done before */
     size_t after_count;
-    const char *on_failed_dependency; /* [later] what to do when one of them is dead */
-    bool notify_done;                 /* [later] tell those who wait for it when it is done */
+    const char *on_failed_dependency; /* when one of them is dead: "run"; NULL: dead too */
+    bool notify_done;                 /* NOTIFY outbox_done when it has ended */
     unsigned flags;                   /* OUTBOX_ALLOW_AUTOCOMMIT */
     /* written by a successful enqueue */
     int64_t id;    /* the job's; for an existing one, its id */
-    bool existing; /* unique_key: a live job had it already, and nothing was added */
+    bool existing; /* unique_key: a waiting job had it already, and nothing was added */
 };
 
 /* Every member, by position: complete in C99 and in C++11, without warnings. */

@@ -189,9 +189,10 @@ OUTBOX_API void outbox_worker_close(struct outbox_worker *w);
 
 /* --- bodies --- */
 
-#define OUTBOX_PRIV_WORKER_LINE_MAX  65536
-#define OUTBOX_PRIV_WORKER_ERROR_MAX 61440 /* of an error as JSON: the line stays below its limit  \
-                                            */
+#define OUTBOX_PRIV_WORKER_LINE_MAX 65536
+#define OUTBOX_PRIV_WORKER_ERROR_MAX                                                               \
+    61440 /* of an error as JSON: the line stays below its limit                                   \
+           */
 #define OUTBOX_PRIV_WORKER_DEPTH_MAX 64
 #define OUTBOX_PRIV_WORKER_LEN_MAX   1073741824 /* far beyond any payload */
 

@@ -37,18 +37,26 @@ CREATE TABLE outbox.job (
     ready_xid    xid8,
     owner        bigint,
     claim        bigint,
+    place        bigint,
     created_at   timestamptz NOT NULL,
     run_at       timestamptz,
     expires_at   timestamptz,
+    repeat_every interval,
     attempts     integer     NOT NULL DEFAULT 0,
     lost         integer     NOT NULL DEFAULT 0,
+    unmet        integer,
     max_attempts smallint,
     priority     smallint    NOT NULL DEFAULT 2,
     logged       boolean     NOT NULL DEFAULT false,
+    waiting      boolean     NOT NULL DEFAULT false,
+    linked       boolean     NOT NULL DEFAULT false,
+    runs_anyway  boolean,
+    notify_done  boolean,
     task         text        NOT NULL,
     encoding     text        NOT NULL,
     key          text,
     unique_key   text,
+    claimed_unique_key text,
     headers      jsonb,
     payload      bytea       NOT NULL,
     CONSTRAINT job_priority CHECK (priority BETWEEN 1 AND 4),
@@ -77,24 +85,39 @@ COMMENT ON COLUMN outbox.job.ready_xid IS
 COMMENT ON COLUMN outbox.job.owner IS 'dispatcher that holds a claim on it; NULL: nobody';
 COMMENT ON COLUMN outbox.job.claim IS
     'number of that claim: (owner, claim) is its token, never issued twice';
+COMMENT ON COLUMN outbox.job.place IS
+    'its place in the line of its key, of which one, not waiting, is at the head; NULL: in no line';
 COMMENT ON COLUMN outbox.job.created_at IS
     'when it was enqueued (the clock, not the transaction''s start)';
 COMMENT ON COLUMN outbox.job.run_at IS 'not before this time; NULL: it was never scheduled';
 COMMENT ON COLUMN outbox.job.expires_at IS
     'from then on it is not run any more but put aside as dead; NULL: never';
+COMMENT ON COLUMN outbox.job.repeat_every IS
+    'so long after it succeeded it is to run again; NULL: it is deleted then';
 COMMENT ON COLUMN outbox.job.attempts IS 'counted attempts so far, a running one included';
 COMMENT ON COLUMN outbox.job.lost IS
     'claims that ended without a result: their dispatcher was lost';
+COMMENT ON COLUMN outbox.job.unmet IS
+    'so many of the jobs that it depends on have not succeeded yet; NULL: it depends on none';
 COMMENT ON COLUMN outbox.job.max_attempts IS
     'attempts after which it is dead; NULL: as the task is configured';
 COMMENT ON COLUMN outbox.job.priority IS '1 (first) to 4 (last)';
 COMMENT ON COLUMN outbox.job.logged IS 'outbox.attempt holds rows of this job';
+COMMENT ON COLUMN outbox.job.waiting IS
+    'behind another job: of its key (place is set), or one that it depends on (unmet is not 0)';
+COMMENT ON COLUMN outbox.job.linked IS
+    'its end means more than its deletion: it has a key, repeats, others depend on it, or it is told';
+COMMENT ON COLUMN outbox.job.runs_anyway IS
+    'true: it runs even if a job that it depends on did not succeed';
+COMMENT ON COLUMN outbox.job.notify_done IS 'true: its end is told on the channel outbox_done';
 COMMENT ON COLUMN outbox.job.task IS 'the name it was put under; handlers are registered for names';
 COMMENT ON COLUMN outbox.job.encoding IS 'of the payload: json or msgpack';
 COMMENT ON COLUMN outbox.job.key IS
     'jobs of one task and key run one at a time, in order; NULL: no order';
 COMMENT ON COLUMN outbox.job.unique_key IS
     'at most one waiting job of a task and unique key; NULL: any number';
+COMMENT ON COLUMN outbox.job.claimed_unique_key IS
+    'its unique key while it runs: a claim moves it here, where it keeps no other job out';
 COMMENT ON COLUMN outbox.job.headers IS
     'JSON object handed through to the handler (trace context and the like)';
 COMMENT ON COLUMN outbox.job.payload IS 'what the handler gets, as stored; at most 16 MiB';
@@ -105,20 +128,30 @@ CREATE INDEX job_stream ON outbox.job (ready_xid, id) INCLUDE (task, priority)
 -- The lanes: the same rows, by task and priority.
 CREATE INDEX job_lanes ON outbox.job (task, priority, ready_xid, id) WHERE ready_xid IS NOT NULL;
 -- What is to become ready by the clock.
-CREATE INDEX job_scheduled ON outbox.job (run_at, id) WHERE ready_xid IS NULL AND run_at
-    IS NOT NULL;
+CREATE INDEX job_scheduled ON outbox.job (run_at, id)
+    WHERE ready_xid IS NULL AND run_at IS NOT NULL AND NOT waiting;
+-- The lines of the keys: who is at the head (ready, running, or to be tried again), who is behind.
+CREATE INDEX job_heads ON outbox.job (task, key, place) WHERE place IS NOT NULL AND NOT waiting;
+CREATE INDEX job_lines ON outbox.job (task, key, place) WHERE place IS NOT NULL AND waiting;
+
+-- One waiting job a unique key: a claim takes it out of here.
+CREATE UNIQUE INDEX job_unique ON outbox.job (task, unique_key) WHERE unique_key IS NOT NULL;
 
 CREATE TABLE outbox.dead (
     id           bigint      NOT NULL PRIMARY KEY,
+    place        bigint,
     created_at   timestamptz NOT NULL,
     run_at       timestamptz,
     expires_at   timestamptz,
     finished_at  timestamptz NOT NULL,
+    repeat_every interval,
     attempts     integer     NOT NULL,
     lost         integer     NOT NULL,
     max_attempts smallint,
     priority     smallint    NOT NULL,
     logged       boolean     NOT NULL,
+    blocks       boolean     NOT NULL DEFAULT false,
+    notify_done  boolean,
     task         text        NOT NULL,
     encoding     text        NOT NULL,
     key          text,
@@ -130,15 +163,20 @@ CREATE TABLE outbox.dead (
 COMMENT ON TABLE outbox.dead IS
     'jobs that were given up, whole, until they are retried or cancelled';
 COMMENT ON COLUMN outbox.dead.id IS 'the job''s id';
+COMMENT ON COLUMN outbox.dead.place IS 'its place in the line of its key, if it blocks that';
 COMMENT ON COLUMN outbox.dead.created_at IS 'when it was enqueued';
 COMMENT ON COLUMN outbox.dead.run_at IS 'when it was last scheduled for; NULL: never';
 COMMENT ON COLUMN outbox.dead.expires_at IS 'when it was to be given up at the latest; NULL: never';
 COMMENT ON COLUMN outbox.dead.finished_at IS 'when it was given up';
+COMMENT ON COLUMN outbox.dead.repeat_every IS 'how long after a success it was to run again';
 COMMENT ON COLUMN outbox.dead.attempts IS 'counted attempts';
 COMMENT ON COLUMN outbox.dead.lost IS 'claims that ended without a result';
 COMMENT ON COLUMN outbox.dead.max_attempts IS 'its own limit of attempts; NULL: the task''s';
 COMMENT ON COLUMN outbox.dead.priority IS '1 (first) to 4 (last)';
 COMMENT ON COLUMN outbox.dead.logged IS 'outbox.attempt holds rows of this job';
+COMMENT ON COLUMN outbox.dead.blocks IS
+    'the jobs of its key wait until it is retried or cancelled';
+COMMENT ON COLUMN outbox.dead.notify_done IS 'true: its end is told on the channel outbox_done';
 COMMENT ON COLUMN outbox.dead.task IS 'the name it was put under';
 COMMENT ON COLUMN outbox.dead.encoding IS 'of the payload: json or msgpack';
 COMMENT ON COLUMN outbox.dead.key IS 'the key it was ordered by';
@@ -147,6 +185,8 @@ COMMENT ON COLUMN outbox.dead.reason IS 'why it was given up: exit 65, HTTP 410,
 COMMENT ON COLUMN outbox.dead.headers IS 'JSON object handed through to the handler';
 COMMENT ON COLUMN outbox.dead.payload IS 'the payload, as stored';
 CREATE INDEX dead_task ON outbox.dead (task, finished_at);
+CREATE INDEX dead_finished ON outbox.dead (finished_at);
+CREATE INDEX dead_blocks ON outbox.dead (task, key) WHERE blocks;
 
 CREATE TABLE outbox.done (
     id           bigint      NOT NULL PRIMARY KEY,
@@ -154,6 +194,7 @@ CREATE TABLE outbox.done (
     run_at       timestamptz,
     expires_at   timestamptz,
     finished_at  timestamptz NOT NULL,
+    keep_until   timestamptz,
     attempts     integer     NOT NULL,
     lost         integer     NOT NULL,
     max_attempts smallint,
@@ -173,6 +214,8 @@ COMMENT ON COLUMN outbox.done.created_at IS 'when it was enqueued';
 COMMENT ON COLUMN outbox.done.run_at IS 'when it was last scheduled for; NULL: never';
 COMMENT ON COLUMN outbox.done.expires_at IS 'when it was to be given up at the latest; NULL: never';
 COMMENT ON COLUMN outbox.done.finished_at IS 'when its success was recorded';
+COMMENT ON COLUMN outbox.done.keep_until IS
+    'from then on it may be removed; NULL: by outbox.purge_done alone';
 COMMENT ON COLUMN outbox.done.attempts IS 'counted attempts, the successful one included';
 COMMENT ON COLUMN outbox.done.lost IS 'claims that ended without a result';
 COMMENT ON COLUMN outbox.done.max_attempts IS 'its own limit of attempts; NULL: the task''s';
@@ -185,6 +228,44 @@ COMMENT ON COLUMN outbox.done.unique_key IS 'the unique key it had';
 COMMENT ON COLUMN outbox.done.headers IS 'JSON object handed through to the handler';
 COMMENT ON COLUMN outbox.done.payload IS 'the payload, as stored';
 CREATE INDEX done_task ON outbox.done (task, finished_at);
+CREATE INDEX done_finished ON outbox.done (finished_at);
+CREATE INDEX done_until ON outbox.done (keep_until) WHERE keep_until IS NOT NULL;
+
+-- Limits of tasks; most have none. Read by every transaction that enqueues, so it is kept small.
+CREATE TABLE outbox.task (
+    task      text    NOT NULL PRIMARY KEY,
+    max_ready integer NOT NULL CHECK (max_ready > 0)
+);
+COMMENT ON TABLE outbox.task IS 'tasks that have a limit';
+COMMENT ON COLUMN outbox.task.task IS 'task name';
+COMMENT ON COLUMN outbox.task.max_ready IS
+    'while so many of its jobs are ready, further ones are refused';
+
+-- Who waits for whom. No foreign keys: jobs leave, and whoever removes one says what that means for
+-- those that wait for it. A row's parent is locked by whoever inserts it.
+CREATE TABLE outbox.dependency (
+    after_id bigint NOT NULL,
+    job_id   bigint NOT NULL,
+    PRIMARY KEY (after_id, job_id)
+);
+COMMENT ON TABLE outbox.dependency IS 'which jobs wait for which others to succeed';
+COMMENT ON COLUMN outbox.dependency.after_id IS 'id of the job that has to succeed, which is live';
+COMMENT ON COLUMN outbox.dependency.job_id IS 'id of the job that waits';
+CREATE INDEX dependency_job ON outbox.dependency (job_id);
+
+-- How far the slow check of the keys came (outbox.mend): one row, for all dispatchers.
+CREATE TABLE outbox.mended (
+    row_of_one boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (row_of_one),
+    task       text    NOT NULL DEFAULT '',
+    key        text    NOT NULL DEFAULT '',
+    after_id   bigint  NOT NULL DEFAULT 0
+);
+INSERT INTO outbox.mended DEFAULT VALUES;
+COMMENT ON TABLE outbox.mended IS 'how far the slow check of the keys came: one row';
+COMMENT ON COLUMN outbox.mended.row_of_one IS 'true';
+COMMENT ON COLUMN outbox.mended.task IS 'the task it looked at last; empty: it begins anew';
+COMMENT ON COLUMN outbox.mended.key IS 'and the key';
+COMMENT ON COLUMN outbox.mended.after_id IS 'the last job that others depend on; 0: it begins anew';
 
 -- Attempts that did not succeed. No foreign key: the job moves between tables.
 CREATE TABLE outbox.attempt (
@@ -207,6 +288,7 @@ CREATE TABLE outbox.attempt (
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_threshold = 1000
 );
+CREATE INDEX attempt_started ON outbox.attempt (started_at);
 COMMENT ON TABLE outbox.attempt IS 'attempts that did not succeed, of jobs in job, dead and done';
 COMMENT ON COLUMN outbox.attempt.job_id IS 'id of the job';
 COMMENT ON COLUMN outbox.attempt.seq IS

@@ -31,20 +31,13 @@ COMMENT ON FUNCTION outbox.refuse_task(text, text) IS
 
 -- outbox.check_options(...): checks a whole job, its payload by its size.
 -- Errors: 22004 no payload, 22023 a value out of range or two that exclude each other, 54000 over a
--- limit of size, 0A000 an option that this version does not have yet.
+-- limit of size.
 CREATE OR REPLACE FUNCTION outbox.check_options(
     prefix text, task text, payload_bytes integer, key text, unique_key text, priority integer,
     run_at timestamptz, delay interval, expires_at timestamptz, max_attempts integer, headers jsonb,
     repeat_every interval, after bigint[], on_failed_dependency text, notify_done boolean)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    later text := CASE WHEN key IS NOT NULL THEN 'key'
-                       WHEN unique_key IS NOT NULL THEN 'unique_key'
-                       WHEN repeat_every IS NOT NULL THEN 'repeat_every'
-                       WHEN after IS NOT NULL THEN 'after'
-                       WHEN on_failed_dependency IS NOT NULL THEN 'on_failed_dependency'
-                       WHEN notify_done THEN 'notify_done' END;
 BEGIN
     IF (task ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$') IS NOT TRUE THEN
         PERFORM outbox.refuse_task(prefix, task);
@@ -56,10 +49,26 @@ BEGIN
             format('%sthe payload has %s bytes, the limit is 16777216 (16 MiB)', prefix,
                    payload_bytes),
             'Store the data elsewhere and enqueue a reference to it.');
-    ELSIF later IS NOT NULL THEN
-        PERFORM outbox.refuse('0A000',
-            format('%sthe option %s is not available in this version', prefix, later),
-            'Leave it out: it is reserved for a later version of pgoutbox.');
+    ELSIF octet_length(key) NOT BETWEEN 1 AND 1024 THEN
+        PERFORM outbox.refuse('22023', format('%skey has %s bytes', prefix, octet_length(key)),
+            'A key has 1 to 1024 bytes; leave it out for a job without order.');
+    ELSIF octet_length(unique_key) NOT BETWEEN 1 AND 1024 THEN
+        PERFORM outbox.refuse('22023',
+            format('%sunique_key has %s bytes', prefix, octet_length(unique_key)),
+            'A unique key has 1 to 1024 bytes; leave it out for a job that may be there twice.');
+    ELSIF repeat_every <= interval '0' OR repeat_every > interval '1000 years' THEN
+        PERFORM outbox.refuse('22023', format('%srepeat_every is %s', prefix, repeat_every),
+            'It is the time from a success to the next run: more than 0, up to 1000 years.');
+    ELSIF array_ndims(after) > 1 OR cardinality(after) > 1000
+          OR array_position(after, NULL) IS NOT NULL THEN
+        PERFORM outbox.refuse('22023',
+            prefix || 'after is not a list of up to 1000 ids of jobs, or contains NULL',
+            'Pass ids that outbox.enqueue has returned.');
+    ELSIF on_failed_dependency NOT IN ('run', 'dead') THEN
+        PERFORM outbox.refuse('22023',
+            format('%sunknown on_failed_dependency %s', prefix,
+                   to_json(left(on_failed_dependency, 40))),
+            'It is ''dead'' (the default: the job is dead, too) or ''run''.');
     ELSIF priority NOT BETWEEN 1 AND 4 THEN
         PERFORM outbox.refuse('22023', format('%spriority is %s', prefix, priority),
             'A priority is 1 (first), 2 (the default), 3 or 4 (last).');
@@ -77,11 +86,32 @@ BEGIN
             'Put data for the handler into the payload.');
     END IF;
     PERFORM outbox.check_times(prefix, run_at, delay, expires_at);
+    IF cardinality(after) > 0 THEN
+        PERFORM outbox.check_after(prefix, after);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.check_options(text, text, integer, text, text, integer, timestamptz,
     interval, timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
     'internal: raises a precise error if a job''s options are not acceptable';
+
+-- outbox.check_after(prefix, after): the jobs to wait for: each id was given out before.
+-- Errors: 23503.
+CREATE OR REPLACE FUNCTION outbox.check_after(prefix text, after bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unknown bigint;
+BEGIN
+    SELECT u INTO unknown FROM unnest(after) AS u, outbox.job_id_seq s
+    WHERE u < 1 OR u > s.last_value OR NOT s.is_called LIMIT 1;
+    IF FOUND THEN
+        PERFORM outbox.refuse('23503', format('%safter: there is no job %s', prefix, unknown),
+            'A job can wait for jobs that exist: pass ids that outbox.enqueue has returned.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.check_after(text, bigint[]) IS
+    'internal: raises an error if a job is to wait for one that never was';
 
 -- outbox.check_times(prefix, run_at, delay, expires_at): the options about time.
 -- Errors: 22023.

@@ -6,7 +6,8 @@
 -- claim number comes from a counter in that dispatcher's memory, so that no token is ever issued
 -- twice, whatever the server forgot in a crash. Every change of a running job asks for its token.
 --
--- Sessions that call these run at READ COMMITTED. A claim changes no indexed column: a HOT update.
+-- Sessions that call these run at READ COMMITTED. A claim changes no indexed column, but the unique
+-- key of the jobs that have one: a HOT update for all others.
 
 -- outbox.hold_dispatcher(id): keeps the dispatcher from being taken over until the transaction
 -- ends, so that no claim can be committed for one that was. Internal.
@@ -108,7 +109,8 @@ BEGIN
     RETURN QUERY
     WITH claimed AS (
         UPDATE outbox.job AS j
-        SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1
+        SET owner = claim.owner, claim = first_claim + p.n - 1, attempts = j.attempts + 1,
+            unique_key = NULL, claimed_unique_key = j.unique_key
         FROM unnest(picked) WITH ORDINALITY AS p(tid, n)
         WHERE j.ctid = p.tid
         RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,
@@ -173,7 +175,8 @@ $$;
 COMMENT ON FUNCTION outbox.adopt(bigint, bigint, bigint[], bigint[], bigint) IS
     'hands running jobs from a dispatcher''s previous id to its new one, by token';
 
--- outbox.make_due(due_from, batch): makes scheduled jobs ready whose time has come, and wakes.
+-- outbox.make_due(due_from, batch): makes scheduled jobs ready whose time has come, and wakes. Those
+-- with a key join its line, unless somebody holds its lock.
 --   due_from  none is scheduled before it that is not ready already
 --   batch     at most so many
 -- Returns moved, how many; and next_due, the earliest run_at still scheduled from due_from on
@@ -187,31 +190,39 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     cut constant timestamptz := clock_timestamp();
     picked bigint[];
+    joining bigint[];
     tasks text[];
 BEGIN
     moved := 0;
     SELECT j.run_at INTO next_due FROM outbox.job j
-    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at >= due_from
+    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND NOT j.waiting AND j.run_at >= due_from
     ORDER BY j.run_at, j.id LIMIT 1;
     IF (next_due <= cut) IS NOT TRUE THEN
         RETURN;
     END IF;
     WITH taken AS MATERIALIZED (
-        SELECT j.id, j.task FROM outbox.job j
-        WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL
+        SELECT j.id, j.task, j.key IS NOT NULL AND j.place IS NULL AS joins FROM outbox.job j
+        WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND NOT j.waiting
           AND j.run_at >= due_from AND j.run_at <= cut
         ORDER BY j.run_at, j.id
         LIMIT greatest(batch, 0)
         FOR NO KEY UPDATE SKIP LOCKED)
-    SELECT array_agg(t.id), array_agg(DISTINCT t.task) INTO picked, tasks FROM taken t;
+    SELECT array_agg(t.id) FILTER (WHERE NOT t.joins), array_agg(t.id) FILTER (WHERE t.joins),
+           array_agg(DISTINCT t.task)
+    INTO picked, joining, tasks FROM taken t;
     moved := coalesce(cardinality(picked), 0);
+    IF moved > 0 THEN
+        UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id() WHERE j.id = ANY (picked);
+    END IF;
+    IF joining IS NOT NULL THEN
+        moved := moved + outbox.join_lines(joining);
+    END IF;
     IF moved = 0 THEN
         RETURN;
     END IF;
-    UPDATE outbox.job AS j SET ready_xid = pg_current_xact_id() WHERE j.id = ANY (picked);
     PERFORM outbox.wake_tasks(tasks, false);
     SELECT j.run_at INTO next_due FROM outbox.job j
-    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND j.run_at >= due_from
+    WHERE j.ready_xid IS NULL AND j.run_at IS NOT NULL AND NOT j.waiting AND j.run_at >= due_from
     ORDER BY j.run_at, j.id LIMIT 1;
 END
 $$;

@@ -64,7 +64,7 @@ BEGIN
         RETURNING c.id)
     SELECT array_agg(a.id) INTO ended FROM asked a;
     IF ended IS NOT NULL THEN
-        DELETE FROM outbox.job j WHERE j.id = ANY (ended);
+        PERFORM outbox.remove_cancelled(ended);
         DELETE FROM outbox.attempt a WHERE a.job_id = ANY (ended);
     END IF;
     RETURN ended;

@@ -136,6 +136,8 @@ DECLARE
     lost record;
     picked bigint[];
     tasks text[];
+    has_unique boolean;
+    n integer := 0; -- merged, or left
 BEGIN
     -- Waits for a claim of its that is being committed; a later one finds the row gone.
     PERFORM FROM outbox.owner o WHERE o.id = dispatcher FOR UPDATE;
@@ -146,15 +148,23 @@ BEGIN
         RETURN -1;
     END IF;
     WITH taken AS MATERIALIZED (
-        SELECT j.id, j.task FROM outbox.job j
+        SELECT j.id, j.task, j.claimed_unique_key IS NOT NULL AS is_unique FROM outbox.job j
         WHERE j.ready_xid >= lost.oldest_claim AND j.ready_xid <= lost.newest_claim
           AND j.ready_xid IS NOT NULL AND j.owner = dispatcher
         ORDER BY j.ready_xid, j.id
         LIMIT greatest(batch, 0)
         FOR NO KEY UPDATE SKIP LOCKED)
-    SELECT array_agg(t.id), array_agg(DISTINCT t.task) INTO picked, tasks FROM taken t;
+    SELECT array_agg(t.id), array_agg(DISTINCT t.task), coalesce(bool_or(t.is_unique), false)
+    INTO picked, tasks, has_unique FROM taken t;
     IF picked IS NOT NULL THEN
         PERFORM outbox.end_cancelled(picked);
+    END IF;
+    IF has_unique THEN
+        n := cardinality(picked);
+        picked := outbox.release_unique(picked);
+        n := n - cardinality(picked);
+    END IF;
+    IF cardinality(picked) > 0 THEN
         IF started IS NOT FALSE THEN
             INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
             SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost.name
@@ -172,7 +182,7 @@ BEGIN
         DELETE FROM outbox.dispatcher d WHERE d.id = take_over.dispatcher;
         PERFORM outbox.wake_tasks(lost.tasks, false); -- who sleeps must learn what is scheduled
     END IF;
-    RETURN coalesce(cardinality(picked), 0);
+    RETURN coalesce(cardinality(picked), 0) + n;
 END
 $$;
 COMMENT ON FUNCTION outbox.take_over(bigint, bigint, integer, boolean) IS

@@ -6,8 +6,18 @@
 -- ambiguous.
 --
 -- Options, the same everywhere (NULL always means the default):
---   key, unique_key, repeat_every, after, on_failed_dependency, notify_done
---                 reserved: refused with 0A000 in this version
+--   key           1 to 1024 bytes: jobs of one task and key run one at a time, in the order in
+--                 which they were committed (those for later: in which they fell due). Holds the
+--                 key's lock until the transaction ends: others who enqueue for it wait
+--   unique_key    1 to 1024 bytes: while a job of the task with this key waits (ready, scheduled, or
+--                 behind another job; not one that runs), no second one is put: the call returns
+--                 the id of that one, which is not begun before our transaction has ended
+--   repeat_every  so long after each success it is to run again; more than 0
+--   after         up to 1000 ids of jobs: it runs when all of them have succeeded. One that is done
+--                 already counts as that; when one is dead or cancelled, it is dead too
+--   on_failed_dependency  'run': then it runs all the same; 'dead' (default)
+--   notify_done   true: its end is told by NOTIFY outbox_done, 'ID STATE'; state: done, dead,
+--                 cancelled, or merged (into a newer job with its unique key)
 --   priority      1 (first) to 4 (last); default 2
 --   run_at        not before this time; a time in the past means now
 --   delay         the same as an interval from now, not negative; excludes run_at
@@ -15,13 +25,13 @@
 --   max_attempts  1 to 32767; default: as the task is configured
 --   headers       JSON object of at most 8 KiB, handed through to the handler
 -- Errors, the same everywhere: 22023 bad task name, value out of range, options that exclude each
---   other; 22004 NULL payload; 54000 payload over 16 MiB or headers over 8 KiB; 0A000 reserved
---   option.
+--   other; 22004 NULL payload; 54000 payload over 16 MiB or headers over 8 KiB; 23503 after
+--   names a job that never was; 0A000 key or after at another isolation level than READ COMMITTED.
 
 -- outbox.enqueue(task, payload, options...): enqueues a job with a JSON payload.
 --   task     1 to 128 characters of A-Z a-z 0-9 . _ : - beginning with a letter, a digit or _
 --   payload  any JSON value; at most 16 MiB as text
--- Returns the job's id.
+-- Returns the job's id; with a unique_key, that of a waiting job that has it.
 CREATE OR REPLACE FUNCTION outbox.enqueue(
     task text, payload jsonb DEFAULT '{}', key text DEFAULT NULL, unique_key text DEFAULT NULL,
     priority integer DEFAULT 2, run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL,
@@ -46,6 +56,13 @@ BEGIN
         PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
         created := clock_timestamp();
         due := coalesce(run_at, created + delay);
+        IF num_nonnulls(key, unique_key, repeat_every, after) > 0 OR notify_done THEN
+            SELECT p.id INTO new_id
+            FROM outbox.put(task, priority, 'json', body, key, unique_key, due, expires_at,
+                max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done,
+                created, NULL) p;
+            RETURN new_id;
+        END IF;
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
                             max_attempts, created_at, ready_xid)
@@ -63,7 +80,7 @@ COMMENT ON FUNCTION outbox.enqueue(text, jsonb, text, text, integer, timestamptz
 -- already encoded, and stored as it is.
 --   payload   the bytes; at most 16 MiB
 --   encoding  'json' (checked: one JSON value in UTF-8) or 'msgpack' (not looked at)
--- Returns id, and existing: whether the job was there already (reserved for unique_key; now false).
+-- Returns id, and existing: whether the job was there already (unique_key).
 -- Errors: as above; 22023 unknown encoding; 22P02 not JSON, not UTF-8.
 CREATE OR REPLACE FUNCTION outbox.enqueue_bytes(
     task text, payload bytea, encoding text, key text DEFAULT NULL, unique_key text DEFAULT NULL,
@@ -89,6 +106,13 @@ BEGIN
         PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
         created := clock_timestamp();
         due := coalesce(run_at, created + delay);
+        IF num_nonnulls(key, unique_key, repeat_every, after) > 0 OR notify_done THEN
+            SELECT p.id, p.existing INTO id, existing
+            FROM outbox.put(task, priority, encoding, payload, key, unique_key, due, expires_at,
+                max_attempts, headers, repeat_every, after, on_failed_dependency, notify_done,
+                created, NULL) p;
+            RETURN;
+        END IF;
     END IF;
     INSERT INTO outbox.job (task, priority, encoding, payload, headers, run_at, expires_at,
                             max_attempts, created_at, ready_xid)

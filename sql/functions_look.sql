@@ -444,7 +444,7 @@ BEGIN
             FOR NO KEY UPDATE SKIP LOCKED)
         UPDATE outbox.job AS j
         SET owner = look.owner, claim = first_claim + width_bucket(j.ctid, tids) - 1,
-            attempts = j.attempts + 1
+            attempts = j.attempts + 1, unique_key = NULL, claimed_unique_key = j.unique_key
         WHERE j.ctid = ANY (ARRAY(SELECT l.ctid FROM locked l))
         RETURNING j.id, j.claim, j.task, j.priority, j.attempts, j.max_attempts::integer, j.lost,
                   j.encoding, CASE WHEN octet_length(j.payload) <= payload_max THEN j.payload END,

@@ -68,7 +68,7 @@ BEGIN
         outbox.json_time(prefix, 'run_at', job), outbox.json_interval(prefix, 'delay', job),
         outbox.json_time(prefix, 'expires_at', job), (job ->> 'max_attempts')::numeric::integer,
         nullif(job -> 'headers', 'null'), outbox.json_interval(prefix, 'repeat_every', job),
-        CASE WHEN jsonb_typeof(job -> 'after') = 'array' THEN '{}'::bigint[] END,
+        outbox.json_ids(prefix, job),
         job ->> 'on_failed_dependency', (job ->> 'notify_done')::boolean);
 END
 $$;
@@ -110,12 +110,80 @@ $$;
 COMMENT ON FUNCTION outbox.json_interval(text, text, jsonb) IS
     'internal: a member of a job as an interval';
 
+-- outbox.json_ids(prefix, job): the member "after" of job, an array of ids; NULL for none. Internal.
+-- Errors: 22023 not an array of whole numbers.
+CREATE OR REPLACE FUNCTION outbox.json_ids(prefix text, job jsonb) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF jsonb_typeof(job -> 'after') = 'array' THEN
+        RETURN ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(job -> 'after') AS e);
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+    PERFORM outbox.refuse('22023',
+        format('%s"after" is not an array of ids: %s', prefix, left((job -> 'after')::text, 64)),
+        'Pass ids that outbox.enqueue has returned, such as [17, 18].');
+END
+$$;
+COMMENT ON FUNCTION outbox.json_ids(text, jsonb) IS 'internal: the ids that a job is to wait for';
+
+-- outbox.put_many(jobs, payloads, created): enqueue_many when some have to do with other jobs: all
+-- are put one by one, in order, under the locks of all their keys. Internal.
+-- Unique ones go first, by their unique keys, so that two calls never wait for each other; they
+-- have their ids from before, and the lines are opened when all are in them.
+CREATE OR REPLACE FUNCTION outbox.put_many(jobs jsonb, payloads bytea[], created timestamptz)
+RETURNS TABLE(id bigint, existing boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    has_unique constant boolean := EXISTS (
+        SELECT FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'unique_key' IS NOT NULL);
+    buckets constant integer[] := ARRAY(
+        SELECT outbox.key_bucket(e.job ->> 'task', e.job ->> 'key')
+        FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL);
+BEGIN
+    IF cardinality(buckets) > 0 THEN
+        PERFORM outbox.lock_keys(buckets);
+    END IF;
+    RETURN QUERY
+    WITH put AS MATERIALIZED (
+        SELECT s.n, p.id, p.existing
+        FROM (SELECT i.*
+              FROM (SELECT e.*, e.job ->> 'unique_key' AS unique_key,
+                           CASE WHEN has_unique THEN nextval('outbox.job_id_seq') END AS new_id
+                    FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY
+                        AS e(job, body, n)) AS i
+              ORDER BY i.unique_key COLLATE "C",
+                       CASE WHEN i.unique_key IS NOT NULL THEN i.job ->> 'task' END COLLATE "C",
+                       i.n) AS s
+        CROSS JOIN LATERAL outbox.put(
+            s.job ->> 'task', (s.job ->> 'priority')::numeric::integer,
+            coalesce(s.job ->> 'encoding', 'json'),
+            coalesce(s.body, convert_to(coalesce(s.job -> 'payload', '{}')::text, 'UTF8')),
+            s.job ->> 'key', s.unique_key,
+            coalesce((s.job ->> 'run_at')::timestamptz,
+                     created + outbox.json_interval('', 'delay', s.job)),
+            (s.job ->> 'expires_at')::timestamptz, (s.job ->> 'max_attempts')::numeric::integer,
+            nullif(s.job -> 'headers', 'null'), outbox.json_interval('', 'repeat_every', s.job),
+            outbox.json_ids('', s.job), s.job ->> 'on_failed_dependency', (s.job ->> 'notify_done')::boolean, created,
+            s.new_id) p)
+    SELECT p.id, p.existing FROM put p ORDER BY p.n;
+    IF has_unique THEN
+        PERFORM outbox.open_line(k.task, k.key)
+        FROM (SELECT DISTINCT e.job ->> 'task' AS task, e.job ->> 'key' AS key
+              FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ->> 'key' IS NOT NULL) AS k;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.put_many(jsonb, bytea[], timestamptz) IS
+    'internal: enqueues jobs of which some have to do with others';
+
 -- outbox.enqueue_many(jobs, payloads): enqueues any number of jobs with one INSERT.
 --   jobs      JSON array of objects. Keys: "task"; "payload" (any JSON, default {}); the options of
 --             outbox.enqueue by name (delay: a string, or a number of seconds; times: strings)
 --   payloads  NULL, or as many encoded payloads as there are jobs: the i-th is the payload of
 --             jobs[i], which then has "encoding" ('json' or 'msgpack') instead of "payload"
--- Returns a row a job, in order: its id, and existing (reserved for unique_key; now false).
+-- Returns a row a job, in order: its id, and existing: whether it was there already
+-- (unique_key).
 -- Errors: as outbox.enqueue and outbox.enqueue_bytes, the message beginning with the first bad
 -- element's position from 0: jobs[3]: unknown key "prio". Nothing is enqueued then.
 CREATE OR REPLACE FUNCTION outbox.enqueue_many(jobs jsonb, payloads bytea[] DEFAULT NULL)
@@ -123,6 +191,7 @@ RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     has_body constant boolean := payloads IS NOT NULL;
+    is_linked boolean := false;
     created timestamptz;
     job jsonb;
     body bytea;
@@ -160,9 +229,14 @@ BEGIN
                END) IS NOT TRUE
     LOOP
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
+        is_linked := is_linked OR job ?| '{key,unique_key,repeat_every,after,notify_done}';
     END LOOP;
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     created := clock_timestamp();
+    IF is_linked THEN
+        RETURN QUERY SELECT * FROM outbox.put_many(jobs, payloads, created);
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH made AS (
         INSERT INTO outbox.job AS j (task, priority, encoding, payload, headers, run_at, expires_at,

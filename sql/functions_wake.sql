@@ -47,12 +47,19 @@ CREATE OR REPLACE FUNCTION outbox.may_notify() RETURNS boolean LANGUAGE sql STAB
 $$;
 COMMENT ON FUNCTION outbox.may_notify() IS 'internal: false where outbox.notify is off';
 
--- outbox.job_inserted(): the statement trigger of outbox.job. Rows for later wake too: who sleeps
+-- outbox.job_inserted(): the statement trigger of outbox.job: limits (functions_limit.sql), and waking. Rows for later wake too: who sleeps
 -- must know when the next one is due. Internal. It runs as the owner, inside the functions that
 -- enqueue; without a SET of its own, as it is part of the cost of every job: all names are
 -- qualified.
 CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- The size of the table: no query for those who have never set a limit.
+    IF pg_catalog.pg_relation_size('outbox.task'::pg_catalog.regclass) > 0 THEN
+        PERFORM outbox.check_ready(l.tasks)
+        FROM (SELECT pg_catalog.array_agg(t.task) AS tasks FROM outbox.task t
+              WHERE t.task IN (SELECT n.task FROM new_rows n WHERE n.ready_xid IS NOT NULL)) AS l
+        WHERE l.tasks IS NOT NULL;
+    END IF;
     IF outbox.may_notify() THEN
         PERFORM pg_catalog.pg_notify('outbox', '')
         FROM (SELECT DISTINCT n.task FROM new_rows n) AS t WHERE outbox.sleeps(t.task) LIMIT 1;

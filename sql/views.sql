@@ -8,6 +8,7 @@ CREATE OR REPLACE VIEW outbox.jobs AS
 SELECT j.id, j.task,
        CASE WHEN j.owner IS NOT NULL THEN 'running'
             WHEN j.ready_xid IS NOT NULL THEN 'ready'
+            WHEN j.waiting THEN 'waiting'
             WHEN j.run_at IS NOT NULL THEN 'scheduled'
             ELSE 'waiting' END AS state,
        j.priority, j.key, j.run_at, j.expires_at, j.attempts, j.max_attempts, j.lost, j.created_at,
@@ -35,7 +36,7 @@ COMMENT ON VIEW outbox.jobs IS
 COMMENT ON COLUMN outbox.jobs.id IS 'the job''s id';
 COMMENT ON COLUMN outbox.jobs.task IS 'the name it was put under';
 COMMENT ON COLUMN outbox.jobs.state IS
-    'ready, scheduled (run_at is to come), waiting, running, dead or done';
+    'ready, scheduled (run_at is to come), waiting (for another job), running, dead or done';
 COMMENT ON COLUMN outbox.jobs.priority IS '1 (first) to 4 (last)';
 COMMENT ON COLUMN outbox.jobs.key IS 'jobs of one task and key run one at a time, in order';
 COMMENT ON COLUMN outbox.jobs.run_at IS 'not before this time; NULL: it was never scheduled';

@@ -29,6 +29,7 @@ static const char *const words_level[] = {"error", "warn", "info", "debug", NULL
 static const char *const words_format[] = {"logfmt", "json", NULL};
 static const char *const words_bool[] = {"false", "true", "no", "yes", NULL};
 static const char *const words_payload[] = {"json", "raw", NULL};
+static const char *const words_on_dead[] = {"skip", "block", NULL};
 static const char *const words_capture[] = {"on_failure", "always", "never", NULL};
 static const char *const words_private[] = {"allow", "deny", NULL};
 _Static_assert(LOG_DEBUG == 3 && LOG_JSON == 1 && CAPTURE_NEVER == 2 && PRIVATE_DENY == 1,
@@ -83,6 +84,8 @@ const struct key task_keys[] = {
     {"backoff_jitter", &type_jitter, TASK(backoff.jitter_permille), EVERY, .min = 0},
     {"retry_schedule", &type_schedule, TASK(backoff), EVERY, .min = 0, .max = MS_YEAR},
     {"payload", &type_bool, TASK(payload_raw), EVERY, .words = words_payload},
+    {"keep", &type_duration, TASK(keep_ms), EVERY, .min = 0, .max = 10 * MS_YEAR},
+    {"on_dead", &type_bool, TASK(dead_blocks), EVERY, .words = words_on_dead},
 
     {"cwd", &type_string, TASK(command.cwd), PROCESS, .check = check_absolute},
     {"umask", &type_umask, TASK(command.umask), PROCESS, .min = 0},
@@ -129,8 +132,6 @@ const struct key task_keys[] = {
     {"rate", &type_rate, TASK(webhook.rate), WEBHOOK, .min = 0},
 
     /* Known, so that they are refused by name and not taken for misspellings. */
-    LATER("keep", EVERY),
-    LATER("on_dead", EVERY),
     LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);

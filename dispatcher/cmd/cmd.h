@@ -42,7 +42,7 @@ struct cmd_option {
 #define CMD_OPTIONS_HANDLERS                                                                       \
     {"shell", '\0', "NAME=CMD", "handle task NAME by the shell command CMD"},                      \
         {"exec", '\0', "NAME=PATH", "handle task NAME by the program PATH"},                       \
-        {"worker", '\0', "NAME=PATH", "handle task NAME by resident processes of PATH"},          \
+        {"worker", '\0', "NAME=PATH", "handle task NAME by resident processes of PATH"},           \
         {"webhook", '\0', "NAME=URL", "handle task NAME by a POST to URL"},                        \
     {                                                                                              \
         "discard", '\0', "NAME", "let jobs of task NAME count as done at once"                     \
@@ -124,9 +124,9 @@ OB_PRINTF(2, 3) int cmd_usage(const struct cmd_args *args, const char *fmt, ...)
 
 /* --- connect.c: configuration and connection -------------------------------------------------- */
 
-/* --config or the default file, then --shell, --exec, --worker, --webhook, --discard in their order; checked
- * as a whole. All errors go to stderr. Returns 0, or an exit code (78); *ret_config needs
- * config_unref. */
+/* --config or the default file, then --shell, --exec, --worker, --webhook, --discard in their
+ * order; checked as a whole. All errors go to stderr. Returns 0, or an exit code (78); *ret_config
+ * needs config_unref. */
 int cmd_load_config(const struct cmd_args *args, struct config **ret_config) OB_MUST_CHECK;
 /* The same with the errors in *reterr and an error code, for a daemon that reloads. override (may
  * be NULL) puts what the command line says over what the file said, before everything is checked.

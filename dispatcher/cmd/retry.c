@@ -27,6 +27,10 @@ static const char *explain(const char *answer)
 {
     if (strcmp(answer, "ready") == 0)
         return "ready already";
+    if (strcmp(answer, "waiting") == 0)
+        return "waiting for another job";
+    if (strcmp(answer, "exists") == 0)
+        return "not retried: a job with its unique key waits";
     return strcmp(answer, "running") == 0 ? "running already" : answer;
 }
 

@@ -128,6 +128,8 @@ void execution_keep_outcome(struct execution *e, const struct outcome *outcome)
         e->outcome.endpoint = NULL; /* the executor's */
         keep_output(e, outcome);
     }
+    e->outcome.keep_ms = e->run.task->keep_ms;
+    e->outcome.blocks_key = e->run.task->dead_blocks;
     e->delay_ms = outcome->delay_ms;
     if (e->outcome.kind != OUTCOME_RETRY)
         return;

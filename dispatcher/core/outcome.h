@@ -29,6 +29,8 @@ struct outcome {
     int signal;                       /* 0: none */
     int http_status;                  /* 0: none */
     bool uncounted;     /* DEAD without a run (expired, attempts exhausted by lost claims) */
+    uint64_t keep_ms;   /* DONE: to be kept for so long; 0: not */
+    bool blocks_key;    /* DEAD: the jobs of its key wait until it is retried or cancelled */
     bool misconfigured; /* RELEASE: the handler cannot run at all; the task pauses */
     bool pauses_task;   /* DEAD: nobody is there for any job of the task any more (HTTP 410): it is
                          * paused until `outbox resume` */

@@ -112,6 +112,9 @@ void results_settled(struct dispatcher *d, struct execution *const *executions, 
         is_busy = is_busy || turned->answers[i] == STORE_BUSY;
         recorded(d, e, turned->answers[i]);
     }
+    if (error == NULL && turned->made_ready)
+        d->look_wanted =
+            true; /* a key's next job: our own lock does not make us notify ourselves */
     if (n > 0 && turned->is_settle_refused)
         d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
     else if (error == NULL && n > 0)

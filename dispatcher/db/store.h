@@ -196,6 +196,7 @@ struct store_turned {
     bool is_settle_refused;           /* with an error: it was the results' */
     const enum store_answer *answers; /* answers[i] belongs to results[i]; a view */
     size_t answers_count;
+    bool made_ready;     /* other jobs became ready by it, and we are not notified of that */
     struct batch *batch; /* what was claimed; the callback's. NULL: there was no look */
     struct seen *seen;   /* likewise; freed with seen_free */
 };

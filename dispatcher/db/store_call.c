@@ -30,9 +30,21 @@ static void on_batch(struct pgbatch *b, const struct pg_error *error, void *arg)
 
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call)
 {
+    store_send_two(c, p, sql, NULL, call);
+}
+
+void store_send_two(struct pgconn *c, struct params *p, const char *sql, const char *second,
+                    struct store_call *call)
+{
     struct pgbatch *b = pgbatch_new();
+    struct params none;
     params_add(p, b, sql);
     params_deinit(p);
+    if (second != NULL) {
+        params_init(&none);
+        params_add(&none, b, second);
+        params_deinit(&none);
+    }
     pgconn_submit(c, b, on_batch, call);
 }
 

@@ -40,6 +40,9 @@ store_call_new(void (*parse)(struct store_call *, PGresult *, const struct pg_er
 void store_call_free(struct store_call *call); /* store_send() does it, after the answer */
 /* Sends one statement as a batch of its own. Takes the call, deinits the parameters. */
 void store_send(struct pgconn *c, struct params *p, const char *sql, struct store_call *call);
+/* The same with a second statement in its transaction, whose answer nobody reads; NULL: none. */
+void store_send_two(struct pgconn *c, struct params *p, const char *sql, const char *second,
+                    struct store_call *call);
 /* The ids, and the claims, of n tokens as two parameters. */
 void store_params_tokens(struct params *p, const struct store_token *tokens, size_t n);
 /* False if the statement failed or answered no row, which none of ours does; *error then says so.

@@ -36,6 +36,10 @@ static void put_outcome(struct buf *b, const struct store_result *r)
     buf_json_string(b, o->reason, strlen(o->reason));
     if (o->uncounted)
         buf_puts(b, ",\"uncounted\":true");
+    if (o->kind == OUTCOME_DONE && o->keep_ms > 0)
+        buf_printf(b, ",\"keep_ms\":%" PRIu64, o->keep_ms);
+    if (o->kind == OUTCOME_DEAD && o->blocks_key)
+        buf_puts(b, ",\"block\":true");
     if (o->started_us > 0)
         buf_printf(b, ",\"started_at\":\"%s\",\"duration_ms\":%" PRIu64, started, o->duration_ms);
     if (o->exit_code >= 0)
@@ -70,8 +74,9 @@ static enum store_answer answer_of(const char *text)
 
 /* ---- settle ---- */
 
-/* Only what was not recorded is answered; in no promised order. */
-static enum store_answer *read_answers(const struct store_call *call, const PGresult *res)
+/* Only what was not recorded is answered; in no promised order. And perhaps (0, 'more'). */
+static enum store_answer *read_answers(const struct store_call *call, const PGresult *res,
+                                       bool *ret_more)
 {
     enum store_answer *answers = ob_xcalloc(call->count + 1, sizeof *answers);
     int rows = res != NULL ? PQntuples(res) : 0;
@@ -79,6 +84,8 @@ static enum store_answer *read_answers(const struct store_call *call, const PGre
         answers[i] = res != NULL ? STORE_RECORDED : STORE_GONE;
     for (int row = 0; row < rows; row++) {
         int64_t id = row_int8(res, row, 0);
+        if (id == 0)
+            *ret_more = true;
         for (size_t i = 0; i < call->count; i++) {
             if (call->tokens[i].id == id)
                 answers[i] = answer_of(row_text(res, row, 1));
@@ -89,17 +96,22 @@ static enum store_answer *read_answers(const struct store_call *call, const PGre
 
 enum { OUTCOMES_BYTES_MAX = 64 * 1024 * 1024 };
 
+static bool is_plain_done(const struct outcome *o)
+{
+    return o->kind == OUTCOME_DONE && o->keep_ms == 0;
+}
+
 /* `outcomes` of outbox.settle(); empty if all succeeded. */
 static void put_outcomes(struct buf *b, const struct store_result *results, size_t n)
 {
     bool all_done = true;
     for (size_t i = 0; i < n; i++)
-        all_done = all_done && results[i].outcome->kind == OUTCOME_DONE;
+        all_done = all_done && is_plain_done(results[i].outcome);
     if (all_done)
         return;
     for (size_t i = 0; i < n; i++) {
         buf_putc(b, i == 0 ? '[' : ',');
-        if (results[i].outcome->kind == OUTCOME_DONE)
+        if (is_plain_done(results[i].outcome))
             buf_puts(b, "null");
         else
             put_outcome(b, &results[i]);
@@ -200,7 +212,7 @@ static void on_turned(struct pgbatch *b, const struct pg_error *error, void *arg
         pgconn_fail(call->conn, OB_ECONN, unreadable.message);
     }
     PGresult *settled = has_settle ? pgbatch_result(b, 0) : NULL; /* NULL after an error */
-    enum store_answer *answers = read_answers(call, settled);
+    enum store_answer *answers = read_answers(call, settled, &turned.made_ready);
     turned.answers = answers;
     turned.is_settle_refused = has_settle && error != NULL && pgbatch_failed_at(b) == 0;
     call->cb.turn(call->arg, error, &turned);
@@ -215,7 +227,7 @@ static void refuse_turn(struct store_call *call)
         .sqlstate = "54000",
         .message = "the results do not fit into one statement, or memory is short"};
     struct store_turned turned = {.answers_count = call->count, .is_settle_refused = true};
-    turned.answers = read_answers(call, NULL);
+    turned.answers = read_answers(call, NULL, &turned.made_ready);
     call->cb.turn(call->arg, &too_large, &turned);
     ob_free((void *)(uintptr_t)turned.answers);
     store_call_free(call);
@@ -275,5 +287,6 @@ void store_sweep(struct pgconn *c, const struct store_sweep *sweep, store_seen_c
     params_int8(&p, sweep->to_id);
     struct store_call *call = store_call_new(parse_sweep, arg);
     call->cb.seen = cb;
-    store_send(c, &p, "SELECT outbox.sweep($1, $2, $3, $4, $5)::text", call);
+    store_send_two(c, &p, "SELECT outbox.sweep($1, $2, $3, $4, $5)::text", "SELECT outbox.mend()",
+                   call);
 }

@@ -96,10 +96,12 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     PGconn *conn = testdb_connect_as("dispatcher");
     PGconn *frozen = testdb_connect_as("dispatcher");
     char sql[200];
-    ck_assert_str_eq(allowed(conn, "dispatcher"),
-                     "adopt cancel claim due extend level look orders pause payload register "
-                     "release restamp resume retry settle still_writing sweep take_over terminate"
-                     " unregister unwatch wake watch;attempts dispatchers jobs pauses stats");
+    ck_assert_str_eq(
+        allowed(conn, "dispatcher"),
+        "adopt cancel claim due extend level look mend orders pause payload "
+        "purge_attempts purge_dead purge_done register release restamp resume "
+        "retry set_task settle still_writing sweep take take_failed take_over terminate"
+        " unregister unwatch wake watch;attempts dispatchers jobs pauses stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");
     register_one(conn);

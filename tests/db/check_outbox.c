@@ -516,57 +516,39 @@ START_TEST(delay_counts_from_now_in_both_forms)
 }
 END_TEST
 
-static void set_key(struct outbox_job *job)
+/* One of each, singly and in an array. */
+START_TEST(options_about_other_jobs_arrive)
 {
-    job->key = "k";
-}
-static void set_unique_key(struct outbox_job *job)
-{
-    job->unique_key = "k";
-}
-static void set_repeat(struct outbox_job *job)
-{
-    job->repeat_every_ms = 60000;
-}
-static void set_after(struct outbox_job *job)
-{
-    static const int64_t after[] = {1, 2};
-    job->after = after;
-    job->after_count = 2;
-}
-static void set_on_failed(struct outbox_job *job)
-{
-    job->on_failed_dependency = "cancel";
-}
-static void set_notify_done(struct outbox_job *job)
-{
-    job->notify_done = true;
-}
+    struct outbox_job job = job_of("t");
+    int64_t parent;
+    int64_t after[1];
 
-static const struct {
-    void (*set)(struct outbox_job *);
-    const char *name;
-} reserved[] = {
-    {set_key, "key"},     {set_unique_key, "unique_key"},          {set_repeat, "repeat_every"},
-    {set_after, "after"}, {set_on_failed, "on_failed_dependency"}, {set_notify_done, "notify_done"},
-};
-
-START_TEST(reserved_option_is_sent_and_refused_by_name)
-{
-    char text[64];
-    int i;
-
-    for (i = 0; i < COUNT(reserved); i++) {
-        struct outbox_job job = job_of("t");
-        reserved[i].set(&job);
-        (void)snprintf(text, sizeof text, "option %s is not available", reserved[i].name);
-        pg_exec_ok(conn, "BEGIN");
-        enqueue_fails(&job, OUTBOX_EDB, "0A000", text);
-        pg_exec_ok(conn, "ROLLBACK");
-        pg_exec_ok(conn, "BEGIN");
-        many_fails(&job, 1, OUTBOX_EDB, "0A000", text);
-        pg_exec_ok(conn, "ROLLBACK");
-    }
+    pg_exec_ok(conn, "BEGIN");
+    ck_assert_int_eq(outbox_enqueue(conn, &job, &parent, NULL), OUTBOX_OK);
+    after[0] = parent;
+    job.key = "k";
+    job.unique_key = "u";
+    job.repeat_every_ms = 60000;
+    job.after = after;
+    job.after_count = 1;
+    job.on_failed_dependency = "run";
+    job.notify_done = true;
+    if (_i == 0)
+        ck_assert_int_eq(outbox_enqueue(conn, &job, NULL, NULL), OUTBOX_OK);
+    else
+        ck_assert_int_eq(outbox_enqueue_many(conn, &job, 1, NULL, NULL), OUTBOX_OK);
+    ck_assert(!job.existing);
+    pg_exec_ok(conn, "COMMIT");
+    ck_assert_str_eq(testdb_value("SELECT concat_ws(' ', key, unique_key, repeat_every, unmet, "
+                                  "runs_anyway, notify_done) FROM outbox.job WHERE key = 'k'"),
+                     "k u 00:01:00 1 t t");
+    pg_exec_ok(conn, "BEGIN");
+    if (_i == 0)
+        ck_assert_int_eq(outbox_enqueue(conn, &job, NULL, NULL), OUTBOX_OK);
+    else
+        ck_assert_int_eq(outbox_enqueue_many(conn, &job, 1, NULL, NULL), OUTBOX_OK);
+    ck_assert(job.existing);
+    pg_exec_ok(conn, "COMMIT");
 }
 END_TEST
 
@@ -1113,7 +1095,7 @@ static void add_arriving(Suite *s)
     tcase_add_test(tc, json_text_is_stored_as_it_is_and_checked);
     tcase_add_test(tc, options_take_effect_in_both_forms);
     tcase_add_test(tc, delay_counts_from_now_in_both_forms);
-    tcase_add_test(tc, reserved_option_is_sent_and_refused_by_name);
+    tcase_add_loop_test(tc, options_about_other_jobs_arrive, 0, 2);
     tcase_add_test(tc, parameters_mean_what_the_job_says);
     tcase_add_test(tc, batch_json_means_what_the_job_says);
     tcase_add_test(tc, batch_writes_any_time_exactly);

@@ -312,7 +312,7 @@ START_TEST(a_claim_is_a_hot_update)
             "pg_get_indexdef(indexrelid)"
             " ~ '\\m(owner|claim|attempts|lost)\\M'",
             "0");
-    ck_rows(watcher, "SELECT count(*) FROM pg_index WHERE indrelid = 'outbox.job'::regclass", "4");
+    ck_rows(watcher, "SELECT count(*) FROM pg_index WHERE indrelid = 'outbox.job'::regclass", "7");
     PQfinish(watcher);
 }
 END_TEST

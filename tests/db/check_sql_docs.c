@@ -89,8 +89,10 @@ START_TEST(every_example_for_users_runs)
             "'check-purchase'"
             " GROUP BY 1 ORDER BY 1",
             "purchase-changed|1;purchase-placed|1");
-    ck_rows(conn, "SELECT state, a.reason FROM outbox.jobs j JOIN outbox.attempts a ON job_id = id",
-            "scheduled|HTTP 503");
+    ck_rows(conn,
+            "SELECT state, a.reason FROM outbox.jobs j JOIN outbox.attempts a ON job_id = id"
+            " ORDER BY id",
+            "scheduled|HTTP 503;scheduled|no such page");
     ck_rows(conn, "SELECT count(*) FROM outbox.jobs WHERE state = 'running'", "0");
     ck_rows(conn, "SELECT count(*) FROM outbox.dispatchers", "0");
     PQfinish(conn);

@@ -13,10 +13,11 @@ START_TEST(jobs_shows_every_state)
     /* Waiting and done jobs come with later options: by hand. */
     pg_exec_ok(conn, "INSERT INTO outbox.job (task, encoding, payload, created_at) VALUES ('a', "
                      "'json', '1', now())");
-    pg_exec_ok(conn, "INSERT INTO outbox.done SELECT 6, created_at, run_at, expires_at, now(), 1, "
-                     "0, max_attempts,"
-                     " priority, false, task, encoding, key, unique_key, headers, payload FROM "
-                     "outbox.job WHERE id = 3");
+    pg_exec_ok(conn,
+               "INSERT INTO outbox.done SELECT 6, created_at, run_at, expires_at, now(), NULL, 1, "
+               "0, max_attempts,"
+               " priority, false, task, encoding, key, unique_key, headers, payload FROM "
+               "outbox.job WHERE id = 3");
     ck_rows(conn,
             "SELECT id, state, dispatcher, finished_at IS NOT NULL, reason FROM outbox.jobs ORDER "
             "BY id",
@@ -139,12 +140,12 @@ START_TEST(every_function_pins_its_search_path)
             "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace"
             " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
             " ORDER BY 1",
-            "job_inserted;may_notify;sleeps"); /* which say where every name is from */
+            "job_inserted;key_bucket;may_notify;sleeps"); /* which say where every name is from */
     ck_rows(
         conn,
         "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND NOT prosecdef"
         " ORDER BY 1",
-        "job_inserted;may_notify;sleeps;terminate");
+        "job_inserted;key_bucket;may_notify;sleeps;terminate");
     /* One name, one function: an overload would make today's calls ambiguous. */
     ck_rows(conn,
             "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace GROUP BY 1 "

@@ -267,7 +267,8 @@ static const struct {
     {"{\"task\": \"t\", \"delay\": -1}", "delay is negative. Give an interval", true},
     {"{\"task\": \"t\", \"delay\": 1, \"run_at\": \"2099-01-01\"}",
      "run_at and delay are both given", true},
-    {"{\"task\": \"t\", \"repeat_every\": 60}", "the option repeat_every is not available", true},
+    {"{\"task\": \"t\", \"repeat_every\": 0}", "repeat_every is 00:00:00", true},
+    {"{\"task\": \"t\", \"after\": [99999]}", "after: there is no job 99999", true},
     {"{\"\\u0074ask\": \"no name\"}", "not a task name: \"no name\"", true},
     {"{\"task\": \"t\", \"payload\": [1, 1e200000]}", "value overflows numeric format", true},
 };

@@ -22,16 +22,9 @@ static struct daemon d;
 /* The named places in the daemon where it may die: every OB_CRASH_POINT of dispatcher/ but the
  * spawner's. */
 static const char *const crash_points[] = {
-    "before_claim",
-    "after_claim_sent",
-    "after_claim_before_start",
-    "before_start",
-    "after_start",
-    "command_exited",
-    "after_run_before_settle",
-    "before_settle",
-    "after_settle_sent",
-    "after_settle",
+    "before_claim",      "after_claim_sent", "after_claim_before_start", "before_start",
+    "after_start",       "command_exited",   "after_run_before_settle",  "before_settle",
+    "after_settle_sent", "after_settle",
 };
 #define SLEEP_POINT "after_watch_sent" /* reached when nothing is left to do */
 enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0] };

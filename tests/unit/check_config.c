@@ -425,7 +425,7 @@ START_TEST(wrong_values_are_refused_with_place_and_expectation)
 }
 END_TEST
 
-static const char *const later[] = {"keep: 1d", "on_dead: x", "max_ready: 5"};
+static const char *const later[] = {"max_ready: 5"};
 
 START_TEST(keys_of_later_versions_are_refused_by_name)
 {

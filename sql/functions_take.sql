@@ -1,0 +1,128 @@
+-- functions_take.sql: the simplest consumer: a job is deleted in the transaction that does its work.
+-- min_level: 1
+
+-- outbox.take(task, n): takes up to n ready jobs off the task, by priority, then age. Their end, as
+-- done, is part of the caller's transaction: rolled back, they are there as before. Rows that
+-- somebody holds are passed over, so that any number of consumers may take at once; so are jobs
+-- whose key somebody holds. Those that have expired are put aside as dead.
+-- Errors: 0A000 a job with a key, or with dependents, and the transaction is not READ COMMITTED.
+CREATE OR REPLACE FUNCTION outbox.take(task text, n integer DEFAULT 1)
+RETURNS TABLE(id bigint, priority smallint, attempts integer, max_attempts integer, encoding text,
+              payload bytea, headers jsonb, key text, created_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    ids bigint[];
+    linked_ids bigint[];
+    expired_ids bigint[];
+    keyed_ids bigint[];
+    busy bigint[] := '{}';
+    again_ids bigint[];
+BEGIN
+    WITH taken AS MATERIALIZED (
+        SELECT j.id, j.linked, j.place, coalesce(j.expires_at <= clock_timestamp(), false) AS expired
+        FROM outbox.job j
+        WHERE j.task = take.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+        ORDER BY j.priority, j.ready_xid, j.id
+        LIMIT greatest(take.n, 0)
+        FOR UPDATE SKIP LOCKED)
+    SELECT array_agg(t.id), array_agg(t.id) FILTER (WHERE t.linked),
+           array_agg(t.id) FILTER (WHERE t.expired),
+           array_agg(t.id) FILTER (WHERE t.place IS NOT NULL)
+    INTO ids, linked_ids, expired_ids, keyed_ids FROM taken t;
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    IF linked_ids IS NOT NULL THEN
+        PERFORM outbox.check_isolation();
+        IF keyed_ids IS NOT NULL THEN
+            busy := outbox.busy_keys(keyed_ids);
+        END IF;
+        ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (busy));
+        linked_ids := ARRAY(SELECT i FROM unnest(linked_ids) AS i WHERE i <> ALL (busy));
+        expired_ids := ARRAY(SELECT i FROM unnest(expired_ids) AS i WHERE i <> ALL (busy));
+        PERFORM outbox.hand_over(linked_ids);
+    END IF;
+    IF cardinality(expired_ids) > 0 THEN
+        PERFORM outbox.bury_all(expired_ids,
+                                array_fill('expired'::text, ARRAY[cardinality(expired_ids)]));
+        PERFORM outbox.resolve(expired_ids, 'is dead');
+        ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (expired_ids));
+        linked_ids := ARRAY(SELECT i FROM unnest(linked_ids) AS i WHERE i <> ALL (expired_ids));
+    END IF;
+    RETURN QUERY
+    SELECT j.id, j.priority, j.attempts, j.max_attempts::integer, j.encoding, j.payload, j.headers,
+           j.key, j.created_at
+    FROM unnest(ids) WITH ORDINALITY AS i(id, n)
+    CROSS JOIN LATERAL (SELECT * FROM outbox.job x WHERE x.id = i.id OFFSET 0) AS j;
+    IF linked_ids IS NOT NULL THEN
+        PERFORM outbox.resolve(linked_ids, NULL);
+        PERFORM outbox.tell_done(linked_ids, 'done');
+        again_ids := ARRAY(SELECT j.id FROM outbox.job j
+                           WHERE j.id = ANY (linked_ids) AND j.repeat_every IS NOT NULL);
+        PERFORM outbox.repeat(again_ids);
+        ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (again_ids));
+    END IF;
+    WITH gone AS (DELETE FROM outbox.job j WHERE j.id = ANY (ids) RETURNING j.id, j.logged)
+    DELETE FROM outbox.attempt a
+    WHERE a.job_id = ANY (ARRAY(SELECT g.id FROM gone g WHERE g.logged));
+END
+$$;
+COMMENT ON FUNCTION outbox.take(text, integer) IS
+    'takes ready jobs off a task, in the caller''s transaction: rolled back, they are there again';
+
+-- outbox.take_failed(id, reason, delay, max_attempts): after the rollback, in a transaction of its
+-- own: counts a failed attempt of a job that was taken.
+--   reason        why, for the attempt's row
+--   delay         not before so long from now; NULL: 5 s doubled with each attempt, up to an hour
+--   max_attempts  of a job that has no limit of its own
+-- Returns 'retried', 'dead' (that was the last attempt), 'waiting' (not ready any more), 'running'
+-- or 'not found'. Errors: 22004 no reason.
+CREATE OR REPLACE FUNCTION outbox.take_failed(
+    id bigint, reason text, delay interval DEFAULT NULL, max_attempts integer DEFAULT 20)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    live outbox.job;
+    failed integer;
+    is_dead boolean;
+BEGIN
+    IF reason IS NULL THEN
+        PERFORM outbox.refuse('22004', 'outbox.take_failed: the reason is NULL',
+            'Say what went wrong: it is kept with the attempt.');
+    END IF;
+    PERFORM outbox.lock_job_key(id);
+    SELECT j.* INTO live FROM outbox.job j WHERE j.id = take_failed.id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'not found';
+    ELSIF live.owner IS NOT NULL THEN
+        RETURN 'running';
+    ELSIF live.ready_xid IS NULL THEN
+        RETURN 'waiting';
+    END IF;
+    failed := live.attempts + 1;
+    is_dead := failed >= coalesce(live.max_attempts, max_attempts);
+    INSERT INTO outbox.attempt (job_id, started_at, attempt, outcome, reason)
+    VALUES (id, clock_timestamp(), failed, CASE WHEN is_dead THEN 'dead' ELSE 'retry' END, reason);
+    PERFORM pg_current_xact_id();
+    UPDATE outbox.job AS j
+    SET attempts = failed, logged = true, ready_xid = NULL,
+        run_at = clock_timestamp() + coalesce(take_failed.delay,
+            least(interval '1 hour', interval '5 s' * power(2, least(failed, 20) - 1)))
+    WHERE j.id = take_failed.id;
+    IF NOT is_dead THEN
+        PERFORM outbox.wake_tasks(ARRAY[live.task], false); -- who sleeps must learn when it is due
+        RETURN 'retried';
+    END IF;
+    PERFORM outbox.hand_over(ARRAY[id]);
+    PERFORM outbox.bury_all(ARRAY[id], ARRAY[reason]);
+    PERFORM outbox.resolve(ARRAY[id], 'is dead');
+    RETURN 'dead';
+END
+$$;
+COMMENT ON FUNCTION outbox.take_failed(bigint, text, interval, integer) IS
+    'counts a failed attempt of a job that was taken, after the rollback';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
