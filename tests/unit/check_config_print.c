@@ -127,6 +127,8 @@ START_TEST(print_shows_every_key_of_a_task)
                                    "    backoff_jitter: 0.2\n"
                                    "    retry_schedule: [5s, 90s]\n"
                                    "    payload: json\n"
+                                   "    keep: 0\n"
+                                   "    on_dead: skip\n"
                                    "    env:\n"
                                    "      A: b\n"
                                    "    env_pass: [PATH, LANG, TZ, HOME]\n"
