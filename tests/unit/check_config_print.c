@@ -127,6 +127,7 @@ START_TEST(print_shows_every_key_of_a_task)
                                    "    backoff_jitter: 0.2\n"
                                    "    retry_schedule: [5s, 90s]\n"
                                    "    payload: json\n"
+                                   "    max_ready: 0\n"
                                    "    keep: 0\n"
                                    "    on_dead: skip\n"
                                    "    env:\n"
