@@ -100,7 +100,9 @@ static void take_request(struct stress *s, struct connection *c)
                         .arrived_ns = stress_now_ns(),
                         .attempt = (int)attempt,
                         .is_second = t->is_under_way};
-    run->status = t->arrivals++ >= refusals ? 200 : refusals % 2 == 0 ? 429 : 503;
+    run->status = t->arrivals++ >= refusals ? 200
+                  : refusals % 2 == 0       ? 409
+                                            : 404; /* no breaker counts these */
     t->is_under_way = true;
     c->run = i;
     c->answer_ns =
@@ -113,7 +115,7 @@ static void answer(struct stress *s, struct connection *c)
     struct run *run = &s->runs[c->run];
     char text[128];
     int n = snprintf(text, sizeof text, "HTTP/1.1 %d Stress\r\nContent-Length: 0\r\n%s\r\n",
-                     run->status, run->status == 429 ? "Retry-After: 0\r\n" : "");
+                     run->status, run->status == 409 ? "Retry-After: 0\r\n" : "");
     s->tokens[run->token].is_under_way = false;
     run->answered_ns = stress_now_ns();
     c->answer_ns = 0;
