@@ -372,6 +372,7 @@ END_TEST
 START_TEST(inside_a_transaction_it_refuses)
 {
     static const int64_t ids[1] = {1};
+    PGresult *res;
 
     running_jobs(1, false);
     pg_exec_ok(conn, "BEGIN");
@@ -385,8 +386,8 @@ START_TEST(inside_a_transaction_it_refuses)
     ck_assert_str_eq(channels(), "");
     ck_assert_int_eq(PQsendQuery(conn, "SELECT 1"), 1);
     ck_code(outbox_wait(conn, ids, 1, FAR_MS, answers, &err), OUTBOX_EBUSY);
-    while (PQgetResult(conn) != NULL) {
-    }
+    while ((res = PQgetResult(conn)) != NULL)
+        PQclear(res);
     ck_code(outbox_wait(NULL, ids, 1, FAR_MS, answers, &err), OUTBOX_EINVAL);
     ck_code(outbox_wait(conn, NULL, 1, FAR_MS, answers, &err), OUTBOX_EINVAL);
     ck_code(outbox_wait(conn, ids, 1, FAR_MS, NULL, &err), OUTBOX_EINVAL);

@@ -171,6 +171,7 @@ START_TEST(outside_a_transaction_nothing_is_taken)
     ck_code(outbox_take(NULL, "a", 1, &batch, &err), OUTBOX_EINVAL);
     ck_code(outbox_take(conn, "a", 0, &batch, &err), OUTBOX_OK);
     ck_assert_int_eq(batch.count, 0);
+    outbox_batch_free(&batch);
     ck_code(outbox_take(conn, "none", 9, &batch, &err), OUTBOX_OK);
     ck_assert_int_eq(batch.count, 0);
     outbox_batch_free(&batch);
