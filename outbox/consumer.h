@@ -69,7 +69,7 @@ enum outbox_state {
     OUTBOX_LIVE = 0,  /* not ended: ready, scheduled, waiting, running, or to be tried again */
     OUTBOX_DONE,      /* it succeeded */
     OUTBOX_DEAD,      /* it was given up: `outbox show ID` says why */
-    OUTBOX_CANCELLED, /* it was taken away before it ran */
+    OUTBOX_CANCELLED, /* somebody cancelled it */
     OUTBOX_MERGED,    /* into a newer job with its unique_key, which is it from then on */
     OUTBOX_GONE,   /* one of done, cancelled and merged: its row has left, and nothing was told */
     OUTBOX_UNKNOWN /* its id was never given out */

@@ -1,6 +1,6 @@
 /* Every allocation of the helper fails, once and for ever: each run ends with OUTBOX_ENOMEM or
  * success, leaks nothing, and leaves the caller's transaction usable. */
-#include <outbox/outbox.h>
+#include <outbox/consumer.h>
 
 #include "ck_main.h"
 #include "faultmem.h"
@@ -125,6 +125,24 @@ START_TEST(failing_allocation_leaves_the_transaction_usable)
 }
 END_TEST
 
+START_TEST(failing_allocation_ends_a_wait_and_what_it_began)
+{
+    static const int64_t ids[] = {1, 2};
+    struct outbox_answer answers[2];
+    pg_exec_ok(conn, "SELECT outbox.cancel(outbox.enqueue('a')) FROM generate_series(1, 2)");
+    faultmem_arm(0, _i != 0);
+    int rc = outbox_wait(conn, ids, 2, -1, answers, &err);
+    ck_assert_uint_gt(faultmem_disarm(), 0);
+    ck_assert_int_eq(faultmem_alive(), 0);
+    ck_assert_int_eq(rc, OUTBOX_ENOMEM);
+    PGresult *res = pg_query(conn, PGRES_TUPLES_OK, "SELECT count(*) FROM pg_listening_channels()");
+    ck_assert_str_eq(PQgetvalue(res, 0, 0), "0");
+    PQclear(res);
+    ck_assert_int_eq(outbox_wait(conn, ids, 2, -1, answers, &err), OUTBOX_OK);
+    ck_assert_int_eq(answers[1].state, OUTBOX_GONE);
+}
+END_TEST
+
 START_TEST(payload_can_be_cleared_and_built_again)
 {
     struct outbox_payload p;
@@ -151,6 +169,7 @@ Suite *test_suite(void)
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_loop_test(tc, failing_allocation_leaves_the_transaction_usable, 0,
                         2 * (int)(sizeof runs / sizeof *runs));
+    tcase_add_loop_test(tc, failing_allocation_ends_a_wait_and_what_it_began, 0, 2);
     tcase_add_test(tc, payload_can_be_cleared_and_built_again);
     suite_add_tcase(s, tc);
     return s;

@@ -1,5 +1,5 @@
-/* Uses the installed header and libpq; prints the header's version. Built as C++ by main.cpp. */
-#include <outbox/outbox.h>
+/* Uses the installed headers and libpq; prints the header's version. Built as C++ by main.cpp. */
+#include <outbox/consumer.h>
 
 int main(void)
 {
