@@ -229,7 +229,7 @@ END_TEST
  * poll. */
 START_TEST(notification_that_is_lost_is_made_up_for_by_the_poll)
 {
-    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 100ms\n");
+    const char *config = e2e_config("sweep_interval: 1h\npoll_interval: 100ms\nlease: 1h\n");
     PGconn *conn = testdb_connect();
     pg_exec_ok(conn, "SET outbox.notify = off");
     FLEET(&a, "a", NULL, "--config", config, "--shell", recording("mail", ""));
