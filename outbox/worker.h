@@ -648,7 +648,10 @@ static inline char *outbox_priv_worker_quote(char *to, const char *text, size_t 
             *to++ = '\\';
             *to++ = (char)*s++;
         } else if (*s < 0x20 || *s == 0x7F) {
-            memcpy(to, "\\u00", 4);
+            to[0] = '\\';
+            to[1] = 'u';
+            to[2] = '0';
+            to[3] = '0';
             to[4] = digits[*s >> 4];
             to[5] = digits[*s & 15];
             to += 6;
@@ -843,6 +846,7 @@ OUTBOX_API int outbox_worker_run(outbox_worker_handler handler,
     int rc = outbox_worker_open(&worker, options != NULL ? options->window : 1);
     int code = rc;
     if (rc == OUTBOX_WORKER_OK) {
+        memset(&job, 0, sizeof job);
         while ((rc = outbox_worker_next(&worker, &job)) > 0) {
             job.arg = options != NULL ? options->arg : NULL;
             memset(&reply, 0, sizeof reply);

@@ -13,10 +13,13 @@ BEGIN
         PERFORM outbox.refuse('22023', format('max_ready is %s', max_ready),
             'It is at least 1; NULL for no limit.');
     END IF;
-    DELETE FROM outbox.task t WHERE t.task = set_task.task;
-    IF max_ready IS NOT NULL THEN
-        INSERT INTO outbox.task (task, max_ready) VALUES (set_task.task, set_task.max_ready);
+    IF max_ready IS NULL THEN
+        DELETE FROM outbox.task t WHERE t.task = set_task.task;
+        RETURN;
     END IF;
+    INSERT INTO outbox.task AS t (task, max_ready) VALUES (set_task.task, set_task.max_ready)
+    ON CONFLICT ON CONSTRAINT task_pkey DO UPDATE SET max_ready = excluded.max_ready
+    WHERE t.max_ready <> excluded.max_ready;
 END
 $$;
 COMMENT ON FUNCTION outbox.set_task(text, integer) IS

@@ -122,6 +122,8 @@ struct task_config {
     unsigned max_attempts;
     unsigned max_lost;
     bool payload_raw;
+    unsigned
+        max_ready;    /* new jobs are refused while so many are ready; 0: as the database has it */
     uint64_t keep_ms; /* finished jobs are kept for so long; 0: not */
     bool dead_blocks; /* on_dead: the jobs of a dead job's key wait for it */
     struct backoff_config backoff;

@@ -62,10 +62,6 @@ const struct key top_keys[] = {
 };
 const size_t top_keys_count = ARRAY_SIZE(top_keys);
 
-#define LATER(key_name, for_kinds)                                                                 \
-    {                                                                                              \
-        .name = (key_name), .kinds = (for_kinds)                                                   \
-    }
 #define TASK(member) offsetof(struct task_config, member)
 const struct key task_keys[] = {
     {"shell", &type_string, TASK(command.shell), SHELL, .check = check_not_empty,
@@ -84,6 +80,7 @@ const struct key task_keys[] = {
     {"backoff_jitter", &type_jitter, TASK(backoff.jitter_permille), EVERY, .min = 0},
     {"retry_schedule", &type_schedule, TASK(backoff), EVERY, .min = 0, .max = MS_YEAR},
     {"payload", &type_bool, TASK(payload_raw), EVERY, .words = words_payload},
+    {"max_ready", &type_count, TASK(max_ready), EVERY, .min = 0, .max = 2147483647},
     {"keep", &type_duration, TASK(keep_ms), EVERY, .min = 0, .max = 10 * MS_YEAR},
     {"on_dead", &type_bool, TASK(dead_blocks), EVERY, .words = words_on_dead},
 
@@ -130,9 +127,6 @@ const struct key task_keys[] = {
      .words = words_private},
     {"breaker", &type_breaker, TASK(webhook.breaker), WEBHOOK, .min = 0},
     {"rate", &type_rate, TASK(webhook.rate), WEBHOOK, .min = 0},
-
-    /* Known, so that they are refused by name and not taken for misspellings. */
-    LATER("max_ready", EVERY),
 };
 const size_t task_keys_count = ARRAY_SIZE(task_keys);
 enum { TASK_KEYS_MAX = 64 };
@@ -204,8 +198,6 @@ static void read_key(struct loader *l, const yaml_node_pair_t *pair, bool is_tas
     else if (l->tasks_only && !is_task && strcmp(name, "tasks") != 0)
         loader_error(l, *line, "nothing but tasks in a file of tasks.d",
                      "%s belongs in the main file", name);
-    else if (k->type == NULL)
-        loader_error(l, *line, NULL, "%s is not supported yet in this version", name);
     else if (node_is_null(node) && k->type != &type_tasks && k->type != &type_discard)
         loader_error(l, *line, NULL, "%s has no value", name);
     else

@@ -50,6 +50,15 @@ void control_reloaded(struct dispatcher *d)
                            d->control.paused_count, on_pause_changed, d);
 }
 
+void control_limits(struct dispatcher *d)
+{
+    const struct config *c = d->lanes.config;
+    for (size_t i = 0; i < c->tasks_count; i++) {
+        if (c->tasks[i].max_ready > 0)
+            session_limit(d->session, c->tasks[i].name, c->tasks[i].max_ready);
+    }
+}
+
 void control_orders(void *arg, const struct store_orders *orders)
 {
     struct dispatcher *d = arg;

@@ -153,6 +153,7 @@ void runner_forget(struct dispatcher *d, struct execution *e); /* recorded, or l
 /* What operators ask for: ends jobs, pauses tasks, lets others go. */
 void control_orders(void *arg, const struct store_orders *orders);
 void control_reloaded(struct dispatcher *d); /* tasks that are new here may be paused */
+void control_limits(struct dispatcher *d);   /* writes max_ready of the tasks that have one */
 bool control_is_cancelled(const struct dispatcher *d, int64_t id); /* it is not to begin */
 /* An outcome says that the whole task shall rest. */
 void control_pause(struct dispatcher *d, const struct execution *e);

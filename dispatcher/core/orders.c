@@ -72,3 +72,19 @@ void session_pause(struct session *s, const char *task, const char *reason)
     if (session_is_ready(s))
         store_pause(s->work, task, reason, on_paused, s);
 }
+
+static void on_limited(void *arg, const struct pg_error *error)
+{
+    (void)arg;
+    uint64_t swallowed = 0;
+    if (error != NULL && log_allow("limit", 10000, &swallowed))
+        log_warn("limit_failed", LOG_STR("sqlstate", error->sqlstate),
+                 LOG_STR("err", error->message), LOG_INT("suppressed", swallowed),
+                 LOG_STR("next", "max_ready is as it was; the next connection tries again"));
+}
+
+void session_limit(struct session *s, const char *task, unsigned max_ready)
+{
+    if (session_is_ready(s))
+        store_limit(s->work, task, max_ready, on_limited, s);
+}

@@ -67,6 +67,8 @@ int64_t session_take_claims(struct session *s, size_t n);
 void session_progress(struct session *s);
 /* Pauses the task for all dispatchers, if the database can be asked. */
 void session_pause(struct session *s, const char *task, const char *reason);
+/* New jobs of the task are refused while so many are ready: asks the database for it. */
+void session_limit(struct session *s, const char *task, unsigned max_ready);
 /* Gives up the identity because the server answered something impossible. */
 void session_fail(struct session *s, const char *reason);
 /* Deletes the row (if no job is left), closes both connections, frees s; then cb. */

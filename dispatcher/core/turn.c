@@ -391,11 +391,13 @@ void turn_ready(struct dispatcher *d)
     lanes_forget(&d->lanes);
     wake_reset(d);
     d->poll_wanted = true;
+    control_limits(d);
     turn_look(d);
 }
 
 void turn_reloaded(struct dispatcher *d)
 {
+    control_limits(d);
     control_reloaded(d); /* before the first look with it */
     if (uv_is_active((uv_handle_t *)&d->poll_timer))
         start_poll_timers(d);

@@ -89,6 +89,8 @@ typedef void (*store_orders_cb)(void *arg, const struct pg_error *error,
 void store_orders(struct pgconn *c, int64_t id, store_orders_cb cb, void *arg);
 /* No dispatcher claims jobs of the task any more. */
 void store_pause(struct pgconn *c, const char *task, const char *reason, store_cb cb, void *arg);
+/* New jobs of the task are refused while so many are ready. */
+void store_limit(struct pgconn *c, const char *task, unsigned max_ready, store_cb cb, void *arg);
 /* The tasks that we handle, for those who look. */
 void store_announce(struct pgconn *c, int64_t id, const char *const *tasks, size_t n,
                     store_bool_cb cb, void *arg);

@@ -40,7 +40,7 @@ void store_orders(struct pgconn *c, int64_t id, store_orders_cb cb, void *arg)
                call);
 }
 
-static void parse_paused(struct store_call *call, PGresult *res, const struct pg_error *error)
+static void parse_plain(struct store_call *call, PGresult *res, const struct pg_error *error)
 {
     (void)res;
     call->cb.plain(call->arg, error);
@@ -52,7 +52,18 @@ void store_pause(struct pgconn *c, const char *task, const char *reason, store_c
     params_init(&p);
     params_text(&p, task);
     params_text(&p, reason);
-    struct store_call *call = store_call_new(parse_paused, arg);
+    struct store_call *call = store_call_new(parse_plain, arg);
     call->cb.plain = cb;
     store_send(c, &p, "SELECT outbox.pause($1, $2)", call);
+}
+
+void store_limit(struct pgconn *c, const char *task, unsigned max_ready, store_cb cb, void *arg)
+{
+    struct params p;
+    params_init(&p);
+    params_text(&p, task);
+    params_int4(&p, (int)max_ready);
+    struct store_call *call = store_call_new(parse_plain, arg);
+    call->cb.plain = cb;
+    store_send(c, &p, "SELECT outbox.set_task($1, $2)", call);
 }

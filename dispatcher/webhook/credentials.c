@@ -188,7 +188,8 @@ static int read_pem(struct place *at, const char *key, const char *path, struct 
     return err;
 }
 
-/* No passphrase, and no question on the terminal. */
+/* No passphrase, and no question on the terminal. The signature is OpenSSL's. */
+// NOLINTNEXTLINE(readability-non-const-parameter)
 static int no_passphrase(char *text, int size, int for_writing, void *arg)
 {
     (void)text;

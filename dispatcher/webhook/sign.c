@@ -121,7 +121,9 @@ int signer_sign(struct signer *s, const char *id, uint64_t timestamp_s, const vo
         EVP_MAC_final(s->mac, digest, &digest_len, sizeof digest) != 1)
         return OB_ENOMEM;
     ob_assert(digest_len == sizeof digest);
-    memcpy(ret_text, "v1,", 3);
+    ret_text[0] = 'v';
+    ret_text[1] = '1';
+    ret_text[2] = ',';
     (void)EVP_EncodeBlock((unsigned char *)ret_text + 3, digest, DIGEST_BYTES);
     return 0;
 }

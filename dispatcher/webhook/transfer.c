@@ -117,7 +117,9 @@ static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl
     return multi_open_socket(t->multi, address);
 }
 
-/* A kept connection was opened for whom it may: by the task that uses it now it is judged anew. */
+/* A kept connection was opened for whom it may: by the task that uses it now it is judged anew.
+ * The signature is libcurl's. */
+// NOLINTNEXTLINE(readability-non-const-parameter)
 static int on_request(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
     struct transfer *t = arg;

@@ -40,7 +40,7 @@ static int use_all_functions(void)
 
     bad += build_payload(&p) != OUTBOX_OK;
     job.payload = &p;
-    bad += outbox_query_init(&q, &job, &err) != OUTBOX_OK || q.nparams != 15;
+    bad += outbox_query_init(&q, &job, &err) != OUTBOX_OK || q.nparams != 3;
     outbox_query_free(&q);
     bad += outbox_query_init_many(&q, jobs, 2, 0, &err) != OUTBOX_OK || q.nparams != 2;
     outbox_query_free(&q);

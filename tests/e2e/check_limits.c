@@ -155,6 +155,27 @@ START_TEST(failing_task_does_not_hold_up_others)
 }
 END_TEST
 
+/* What the configuration says of it is in the database once the dispatcher is ready. */
+START_TEST(max_ready_of_the_configuration_refuses_new_jobs)
+{
+    start_config(e2e_config("tasks:\n  a: { discard: true, max_ready: 2 }\n"));
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.task") == 1, E2E_WAIT_MS));
+    testdb_exec("SELECT outbox.pause('a')");
+    daemon_expect_log(&d, "event=paused task=a", E2E_WAIT_MS);
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a') FROM generate_series(1, 2)");
+    PGresult *res = PQexec(conn, "SELECT outbox.enqueue('a')");
+    ck_assert_str_eq(PQresultErrorField(res, PG_DIAG_SQLSTATE), "53400");
+    PQclear(res);
+    (void)e2e_config("tasks:\n  a: { discard: true, max_ready: 3 }\n");
+    daemon_kill(&d, SIGHUP);
+    ck_assert(wait_until(testdb_long("SELECT max_ready FROM outbox.task") == 3, E2E_WAIT_MS));
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    PQfinish(conn);
+    daemon_stop(&d);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("limits");
@@ -167,6 +188,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, long_job_does_not_hold_up_other_tasks);
     tcase_add_loop_test(tc, older_jobs_go_first_whatever_their_task, 1, 5);
     tcase_add_test(tc, failing_task_does_not_hold_up_others);
+    tcase_add_test(tc, max_ready_of_the_configuration_refuses_new_jobs);
     suite_add_tcase(s, tc);
     return s;
 }

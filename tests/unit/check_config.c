@@ -425,21 +425,6 @@ START_TEST(wrong_values_are_refused_with_place_and_expectation)
 }
 END_TEST
 
-static const char *const later[] = {"max_ready: 5"};
-
-START_TEST(keys_of_later_versions_are_refused_by_name)
-{
-    char text[128];
-    char wanted[128];
-    int name = (int)strcspn(later[_i], ":");
-    (void)snprintf(text, sizeof text, "tasks:\n  a:\n    webhook: http://h\n    %s\n", later[_i]);
-    (void)snprintf(wanted, sizeof wanted, "f.yaml:4: %.*s is not supported yet in this version\n",
-                   name, later[_i]);
-    ck_assert_int_eq(load(text), OB_ECONFIG);
-    ck_assert_str_eq(messages(), wanted);
-}
-END_TEST
-
 START_TEST(all_errors_of_a_file_are_told_at_once)
 {
     ck_assert_int_eq(load("lease: 1\nbad: 2\ntasks:\n  a: {shell: x, timeout: z}\n  b: {}\n"),
@@ -540,7 +525,6 @@ Suite *test_suite(void)
     TCase *bad = tcase_create("refused");
     tcase_add_checked_fixture(bad, setup, teardown);
     tcase_add_loop_test(bad, wrong_values_are_refused_with_place_and_expectation, 0, ROWS(wrong));
-    tcase_add_loop_test(bad, keys_of_later_versions_are_refused_by_name, 0, ROWS(later));
     tcase_add_test(bad, all_errors_of_a_file_are_told_at_once);
     tcase_add_test(bad, a_flood_of_errors_is_cut_and_counted);
     tcase_add_test(bad, messages_hold_no_control_characters);

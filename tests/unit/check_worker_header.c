@@ -69,7 +69,7 @@ static void handle(const struct outbox_worker_job *job, struct outbox_worker_rep
 {
     static char text[70000];
     const char *payload = (const char *)job->payload;
-    if (payload[job->payload_len] != '\0')
+    if (payload == NULL || payload[job->payload_len] != '\0')
         exit(99);
     if (strcmp(payload, "retry") == 0) {
         outbox_worker_retry(reply, 30, "a \"quoted\"\n\xff error");
@@ -238,9 +238,8 @@ static int run_by_hand(void)
         (void)snprintf(ids[n++], sizeof ids[0], "%s", job.id);
     while (n > 0 && rc > 0)
         rc = outbox_worker_answer(&w, ids[--n], OUTBOX_WORKER_DONE, 0, NULL) == 0 ? 1 : -1;
-    if (outbox_worker_fd(&w) < 3 || outbox_worker_has_input(&w) || rc != 1)
-        return 98;
-    rc = outbox_worker_next(&w, &job);
+    bool is_as_expected = outbox_worker_fd(&w) >= 3 && !outbox_worker_has_input(&w) && rc == 1;
+    rc = is_as_expected ? outbox_worker_next(&w, &job) : 98;
     outbox_worker_close(&w);
     return rc;
 }
