@@ -251,6 +251,7 @@ START_TEST(dlq_keeps_every_field_and_wakes_who_listens)
     ck_rows(conn, "SELECT id, attempt, headers, key FROM outbox.claim(1, 2, '{a}', '{1}')",
             "1|1|{\"h\": \"v\"}|k");
     ck_rows(conn, "SELECT claimed_unique_key FROM outbox.job", "u");
+    PQfinish(listener);
     PQfinish(conn);
 }
 END_TEST
