@@ -335,12 +335,17 @@ BEGIN
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     FOR one IN SELECT j.id, j.claimed_unique_key FROM outbox.job j WHERE j.id = ANY (ids)
                ORDER BY j.claimed_unique_key COLLATE "C", j.id LOOP
-        twin := CASE WHEN one.claimed_unique_key IS NOT NULL THEN outbox.give_back(one.id) END;
-        DELETE FROM outbox.attempt a WHERE a.job_id = one.id;
-        IF twin IS NOT NULL THEN
+        LOOP -- until the twin, if there is one, has not ended meanwhile
+            twin := CASE WHEN one.claimed_unique_key IS NOT NULL THEN outbox.give_back(one.id) END;
+            EXIT WHEN twin IS NULL;
             UPDATE outbox.job AS j SET repeat_every = coalesce(j.repeat_every, r.repeat_every),
                                        linked = true
             FROM outbox.job r WHERE j.id = twin AND r.id = one.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        DELETE FROM outbox.attempt a WHERE a.job_id = one.id;
+        IF twin IS NOT NULL THEN
+            PERFORM outbox.tell_done(ARRAY[one.id], 'merged');
             DELETE FROM outbox.job j WHERE j.id = one.id;
         ELSE
             UPDATE outbox.job AS j

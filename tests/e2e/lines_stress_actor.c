@@ -117,7 +117,9 @@ PGresult *lines_query(struct actor *a, const char *fmt, ...)
         return res;
     const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     (void)snprintf(a->sqlstate, sizeof a->sqlstate, "%s", state != NULL ? state : "");
-    a->is_lost = PQstatus(a->conn) != CONNECTION_OK;
+    /* A failed write leaves the connection as if it were good. */
+    a->is_lost = PQstatus(a->conn) != CONNECTION_OK || a->sqlstate[0] == '\0' ||
+                 strncmp(a->sqlstate, "57P0", 4) == 0;
     if (a->is_lost ? !a->s->restarts : !is_expected(a->sqlstate))
         lines_fail(a->s, "%.500s: %s", sql, PQerrorMessage(a->conn));
     PQclear(res);
