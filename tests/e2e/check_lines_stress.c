@@ -164,7 +164,7 @@ static void take_notification(const PGnotify *n)
         if (atomic_load(&j->id) != id || j->existing)
             continue;
         for (unsigned i = 0; i < 4; i++)
-            j->told[i] += strcmp(state + 1, lines_told_names[i]) == 0;
+            j->told[i] += strcmp(state + strspn(state, " "), lines_told_names[i]) == 0;
     }
 }
 
