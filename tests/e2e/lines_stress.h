@@ -26,17 +26,18 @@ enum {
     DEEDS_MAX = 1 << 17,
     RECENT_MAX = 64,
     AFTER_MAX = 3,
-    READY_MAX = 8,     /* of TASK_FEW */
     SUCCESSES_MAX = 3, /* then a job is refused for good: who repeats ends */
     NOTHING = -1
 };
+
+#define READY_MAX_TEXT "3" /* max_ready of TASK_FEW */
 
 enum lines_task {
     TASK_LINE, /* with a key; the next goes on behind a dead one */
     TASK_WALL, /* with a key; a dead one blocks it */
     TASK_ONCE, /* unique; some have a key, some repeat */
     TASK_PART, /* others depend on them, or they on others; kept when done */
-    TASK_FEW,  /* at most READY_MAX are ready */
+    TASK_FEW,  /* few of them may be ready */
     TASKS
 };
 extern const char *const lines_task_names[TASKS];

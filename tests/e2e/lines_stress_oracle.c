@@ -459,6 +459,8 @@ static void judge_dependent(struct verdict *v, int64_t token)
         has_failed = has_failed || g->is_dead || g->cancelled != NULL || g->retried != NULL ||
                      g->deleted != NULL || v->s->jobs[j->after[i]].unique_key >= 0;
     }
+    if (f->is_dead && strstr(f->reason, "is gone") != NULL && !v->s->deletes)
+        wrong(v, "it is dead for what it waits for, which nobody deleted", token, j->after[0]);
     if (f->is_dead && strncmp(f->reason, "dependency", 10) == 0 && (!has_failed || j->runs_anyway))
         wrong(v, "it is dead for what it waits for, which is not dead", token, j->after[0]);
 }

@@ -57,7 +57,8 @@ static void pick_fate(struct actor *a, struct job *j)
         j->max_attempts = 4; /* it may repeat, or come to, and ends by this */
 }
 
-static int64_t make_job(struct actor *a, const struct tx *tx)
+/* task NOTHING: any. */
+static int64_t make_job(struct actor *a, const struct tx *tx, int task)
 {
     static const int tasks[] = {TASK_LINE, TASK_LINE, TASK_LINE, TASK_WALL, TASK_ONCE,
                                 TASK_ONCE, TASK_ONCE, TASK_PART, TASK_PART, TASK_FEW};
@@ -65,7 +66,8 @@ static int64_t make_job(struct actor *a, const struct tx *tx)
     if (token >= JOBS_MAX)
         lines_fail(a->s, "more jobs than fit: OUTBOX_STRESS_SECONDS is too large");
     struct job *j = &a->s->jobs[token];
-    j->task = tasks[lines_below(a, sizeof tasks / sizeof tasks[0])];
+    int any = tasks[lines_below(a, sizeof tasks / sizeof tasks[0])];
+    j->task = task != NOTHING ? task : any;
     j->key = NOTHING;
     j->unique_key = NOTHING;
     j->tx = tx->number;
@@ -144,9 +146,9 @@ static void note_put(struct actor *a, struct tx *tx, int64_t token, PGresult *re
 
 /* ---- ways to put; false: the statement failed ---- */
 
-static bool put_one(struct actor *a, struct tx *tx)
+static bool put_task(struct actor *a, struct tx *tx, int task)
 {
-    int64_t token = make_job(a, tx);
+    int64_t token = make_job(a, tx, task);
     struct job *j = &a->s->jobs[token];
     bool by_bytes = j->unique_key >= 0 || lines_chance(a, 30);
     j->called_ns = lines_now_ns();
@@ -168,6 +170,11 @@ static bool put_one(struct actor *a, struct tx *tx)
     return true;
 }
 
+static bool put_one(struct actor *a, struct tx *tx)
+{
+    return put_task(a, tx, NOTHING);
+}
+
 static bool put_many(struct actor *a, struct tx *tx)
 {
     char json[8192];
@@ -177,7 +184,7 @@ static bool put_many(struct actor *a, struct tx *tx)
     int64_t tokens[MANY_MAX];
     int n = 1 + (int)lines_below(a, MANY_MAX);
     for (int i = 0; i < n; i++) {
-        tokens[i] = make_job(a, tx);
+        tokens[i] = make_job(a, tx, NOTHING);
         struct job *j = &a->s->jobs[tokens[i]];
         j->expires_ms = 0;
         j->by_many = true;
@@ -199,6 +206,16 @@ static bool put_many(struct actor *a, struct tx *tx)
     for (int i = 0; i < n; i++)
         note_put(a, tx, tokens[i], res, i);
     PQclear(res);
+    return true;
+}
+
+/* Many at once, of which some may be too many. */
+static bool put_few(struct actor *a, struct tx *tx)
+{
+    for (unsigned n = 1 + lines_below(a, 4); n > 0; n--) {
+        if (!put_task(a, tx, TASK_FEW))
+            return false;
+    }
     return true;
 }
 
@@ -228,12 +245,16 @@ static void produce_one(struct actor *a)
     bool ok = lines_exec(a, "BEGIN");
     for (unsigned n = 1 + lines_below(a, 4); ok && n > 0; n--) {
         unsigned dice = lines_below(a, 100);
-        ok = dice < 60 ? put_one(a, &tx) : dice < 80 ? put_in_savepoint(a, &tx) : put_many(a, &tx);
+        ok = dice < 5    ? put_few(a, &tx)
+             : dice < 60 ? put_one(a, &tx)
+             : dice < 80 ? put_in_savepoint(a, &tx)
+                         : put_many(a, &tx);
         if (ok && lines_chance(a, 10))
             lines_hold_ms(lines_below(a, 40));
     }
     if (!ok || lines_chance(a, 15)) {
-        atomic_fetch_add(ok ? &a->s->rollbacks : &a->s->refusals, 1);
+        bool is_full = !ok && strcmp(a->sqlstate, "53400") == 0;
+        atomic_fetch_add(ok ? &a->s->rollbacks : is_full ? &a->s->limits : &a->s->refusals, 1);
         lines_recover(a);
         return;
     }
