@@ -461,7 +461,7 @@ static void choose_seeds(void)
 
 Suite *test_suite(void)
 {
-    static const char *const options[] = {"deadlock_timeout=500ms", NULL};
+    static const char *const options[] = {"deadlock_timeout=250ms", NULL};
     Suite *suite = suite_create("lines_stress");
     TCase *tc = tcase_create("seeds");
     choose_seeds();

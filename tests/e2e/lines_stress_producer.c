@@ -350,7 +350,7 @@ static void do_deed(struct actor *a, enum deed_kind kind)
     if (i >= DEEDS_MAX)
         lines_fail(a->s, "too many deeds by hand");
     struct deed *d = &a->s->deeds[i];
-    d->kind = kind;
+    d->kind = (int)kind;
     d->id = id;
     d->called_ns = lines_now_ns();
     bool ok = lines_exec(a, "INSERT INTO deeds VALUES (%zu)", i);
