@@ -73,6 +73,40 @@ $$;
 COMMENT ON FUNCTION outbox.end_cancelled(bigint[]) IS
     'internal: removes jobs that are to be cancelled, where their claims end';
 
+-- outbox.busy_cancelled(ids): which of these jobs, locked, are to be cancelled, but can't be ended
+-- without waiting: for their key's lock, or for the jobs behind them or that depend on them. Takes
+-- what it can. Internal: for who must not wait for a producer.
+CREATE OR REPLACE FUNCTION outbox.busy_cancelled(ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    asked bigint[];
+    keyed bigint[];
+    stuck bigint[];
+BEGIN
+    SELECT array_agg(a.id), array_agg(a.id) FILTER (WHERE a.is_keyed),
+           array_agg(a.id) FILTER (WHERE NOT a.is_free)
+    INTO asked, keyed, stuck
+    FROM (SELECT c.id, j.is_keyed, f.id IS NOT NULL AS is_free
+          FROM outbox.cancelling c
+          CROSS JOIN LATERAL (
+              SELECT o.key IS NOT NULL AS is_keyed FROM outbox.job o
+              WHERE o.id = c.id AND o.linked OFFSET 0) AS j
+          LEFT JOIN LATERAL ( -- who puts one that depends on it holds FOR KEY SHARE
+              SELECT o.id FROM outbox.job o WHERE o.id = c.id FOR UPDATE SKIP LOCKED) AS f ON true
+          WHERE c.id = ANY (ids) AND c.ended_at IS NULL) AS a;
+    stuck := coalesce(stuck, '{}');
+    IF keyed IS NOT NULL THEN
+        stuck := stuck || outbox.busy_keys(keyed);
+    END IF;
+    RETURN stuck || ARRAY(SELECT i FROM unnest(asked) AS i
+                          WHERE i <> ALL (stuck) AND outbox.lock_children(ARRAY[i], true) > 0);
+END
+$$;
+COMMENT ON FUNCTION outbox.busy_cancelled(bigint[]) IS
+    'internal: which jobs that are to be cancelled can''t be ended without waiting';
+
 -- outbox.orders(owner): what operators have asked for, for the dispatcher of this id.
 --   cancelled  jobs that it owns and shall end (their settle then answers 'cancelled')
 --   paused     tasks that it shall not claim

@@ -122,7 +122,7 @@ COMMENT ON FUNCTION outbox.extend(bigint, text[], integer[]) IS
 --   started     false: none of them was begun (their claim's answer never arrived)
 -- Each job: owner none, ready again (stamped and woken); started: lost + 1 and an attempt row
 -- 'lost'; not started: the attempt is given back. One that is to be cancelled is removed instead.
--- Rows that somebody holds locked are passed over.
+-- Rows that somebody holds locked are passed over, and so are those whose end would have to wait.
 -- Once it owns none, the dispatcher's row goes too.
 -- Returns how many jobs; -1 if it has beaten since, or is gone. Call until it is below batch.
 CREATE OR REPLACE FUNCTION outbox.take_over(
@@ -135,6 +135,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     lost record;
     picked bigint[];
+    stuck bigint[];
     tasks text[];
     has_unique boolean;
     n integer := 0; -- merged, or left
@@ -157,6 +158,10 @@ BEGIN
     SELECT array_agg(t.id), array_agg(DISTINCT t.task), coalesce(bool_or(t.is_unique), false)
     INTO picked, tasks, has_unique FROM taken t;
     IF picked IS NOT NULL THEN
+        stuck := outbox.busy_cancelled(picked);
+        IF cardinality(stuck) > 0 THEN
+            picked := ARRAY(SELECT i FROM unnest(picked) AS i WHERE i <> ALL (stuck));
+        END IF;
         PERFORM outbox.end_cancelled(picked);
     END IF;
     IF has_unique THEN

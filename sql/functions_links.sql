@@ -151,6 +151,35 @@ $$;
 COMMENT ON FUNCTION outbox.merge(bigint, bigint) IS
     'internal: removes a job whose twin, put while it ran, waits';
 
+-- outbox.busy_merge(id, twin): whether outbox.merge, or outbox.repeat, would have to wait: for who
+-- holds the twin, if that is to be changed, or a job that depends on this one. Takes what it can.
+CREATE OR REPLACE FUNCTION outbox.busy_merge(id bigint, twin bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    IF twin IS NULL THEN
+        RETURN false;
+    END IF;
+    -- Who puts one that depends on it holds FOR KEY SHARE: it would not be seen, and stranded.
+    PERFORM FROM outbox.job j WHERE j.id = busy_merge.id FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
+    IF NOT EXISTS (SELECT FROM outbox.job j
+                   WHERE j.id = busy_merge.id AND j.repeat_every IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM outbox.dependency d WHERE d.after_id = busy_merge.id) THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM outbox.job j WHERE j.id = twin FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND AND EXISTS (SELECT FROM outbox.job j WHERE j.id = twin) THEN
+        RETURN true;
+    END IF;
+    RETURN outbox.lock_children(ARRAY[id], true) > 0;
+END
+$$;
+COMMENT ON FUNCTION outbox.busy_merge(bigint, bigint) IS
+    'internal: whether a job can''t be merged into its twin without waiting';
+
 -- outbox.give_back_all(ids, fate_ids, fates): the jobs of ids get their unique keys back, in order;
 -- those that have a twin are merged into it, and taken off the two lists, which are returned.
 CREATE OR REPLACE FUNCTION outbox.give_back_all(
@@ -193,7 +222,8 @@ BEGIN
     FOR one IN SELECT j.id, j.place IS NOT NULL AS is_head FROM outbox.job j
                WHERE j.id = ANY (ids) AND j.claimed_unique_key IS NOT NULL ORDER BY j.id LOOP
         twin := outbox.try_give_back(one.id);
-        IF twin > 0 AND (NOT one.is_head OR outbox.busy_keys(ARRAY[one.id]) = '{}') THEN
+        IF twin > 0 AND (NOT one.is_head OR outbox.busy_keys(ARRAY[one.id]) = '{}')
+           AND NOT outbox.busy_merge(one.id, twin) THEN
             PERFORM outbox.merge(one.id, twin);
         END IF;
         IF twin IS NOT NULL THEN

@@ -58,8 +58,8 @@ DECLARE
     stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT r.id, r.is_head AND (r.is_unique OR w.ends) AS hands_over,
-               r.linked AND w.ends AS resolves,
+        SELECT r.id, r.is_head AND (r.is_unique OR w.ends OR r.is_asked) AS hands_over,
+               r.linked AND (w.ends OR r.is_asked) AS resolves,
                r.is_unique AND (NOT w.ends OR r.repeats) AS is_given_back
         FROM (SELECT u.id, u.claim, u.fate
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
@@ -70,7 +70,9 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT j.id, j.place IS NOT NULL AS is_head, j.linked,
                    j.repeat_every IS NOT NULL AS repeats,
-                   j.claimed_unique_key IS NOT NULL AS is_unique
+                   j.claimed_unique_key IS NOT NULL AS is_unique,
+                   j.linked AND EXISTS (SELECT FROM outbox.cancelling c
+                                        WHERE c.id = j.id AND c.ended_at IS NULL) AS is_asked
             FROM outbox.job j
             WHERE j.id = t.id AND j.owner = busy.owner AND j.claim = t.claim
             FOR UPDATE SKIP LOCKED) AS r)
@@ -82,8 +84,10 @@ BEGIN
         stuck := outbox.busy_keys(keyed);
     END IF;
     IF given IS NOT NULL THEN
-        stuck := stuck || ARRAY(SELECT i FROM unnest(given) AS i
-                                WHERE i <> ALL (stuck) AND outbox.try_give_back(i) = 0);
+        stuck := stuck || ARRAY(
+            SELECT i FROM unnest(given) AS i
+            CROSS JOIN LATERAL (SELECT outbox.try_give_back(i) AS twin OFFSET 0) AS g
+            WHERE i <> ALL (stuck) AND (g.twin = 0 OR outbox.busy_merge(i, g.twin)));
     END IF;
     IF parents IS NOT NULL THEN
         stuck := stuck || ARRAY(SELECT i FROM unnest(parents) AS i
@@ -335,12 +339,17 @@ BEGIN
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     FOR one IN SELECT j.id, j.claimed_unique_key FROM outbox.job j WHERE j.id = ANY (ids)
                ORDER BY j.claimed_unique_key COLLATE "C", j.id LOOP
-        twin := CASE WHEN one.claimed_unique_key IS NOT NULL THEN outbox.give_back(one.id) END;
-        DELETE FROM outbox.attempt a WHERE a.job_id = one.id;
-        IF twin IS NOT NULL THEN
+        LOOP -- until the twin, if there is one, has not ended meanwhile
+            twin := CASE WHEN one.claimed_unique_key IS NOT NULL THEN outbox.give_back(one.id) END;
+            EXIT WHEN twin IS NULL;
             UPDATE outbox.job AS j SET repeat_every = coalesce(j.repeat_every, r.repeat_every),
                                        linked = true
             FROM outbox.job r WHERE j.id = twin AND r.id = one.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        DELETE FROM outbox.attempt a WHERE a.job_id = one.id;
+        IF twin IS NOT NULL THEN
+            PERFORM outbox.tell_done(ARRAY[one.id], 'merged');
             DELETE FROM outbox.job j WHERE j.id = one.id;
         ELSE
             UPDATE outbox.job AS j

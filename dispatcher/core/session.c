@@ -160,8 +160,12 @@ static void on_peers(void *arg, const struct pg_error *error, const struct store
     const struct store_peer *dead = NULL;
     peers_begin(&s->peers);
     for (size_t i = 0; i < n; i++) {
-        if (peers[i].id != s->id && peers_observe(&s->peers, peers[i].id, peers[i].beat,
-                                                  peers[i].lease_ms, s->peers_asked_ms, now))
+        if (peers[i].id == s->id)
+            continue;
+        /* Who had our name and lock file before us is gone: a job of it was locked, no more. */
+        if (peers[i].id == s->excused_id ||
+            peers_observe(&s->peers, peers[i].id, peers[i].beat, peers[i].lease_ms,
+                          s->peers_asked_ms, now))
             dead = &peers[i];
     }
     peers_end(&s->peers);

@@ -401,6 +401,37 @@ START_TEST(a_dispatcher_need_not_wait_for_a_producer)
 }
 END_TEST
 
+/* One that runs and is to be cancelled: neither its end nor a take-over waits for the producer, nor
+ * for who holds, or puts, one that depends on it. */
+START_TEST(nor_does_the_end_of_a_cancelled_one)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *other = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k')");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => '{1}')");
+    CLAIMED(conn, "1");
+    ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
+    pg_exec_ok(conn, "SET lock_timeout = '5s'");
+    pg_exec_ok(other, "BEGIN");
+    pg_exec_ok(other, _i == 0   ? "SELECT outbox.enqueue('a', key => 'k')"
+                      : _i == 1 ? "SELECT FROM outbox.job WHERE id = 2 FOR UPDATE"
+                                : "SELECT outbox.enqueue('b', after => '{1}')");
+    ck_rows(conn,
+            "SELECT s.answer FROM outbox.job j CROSS JOIN LATERAL outbox.settle(1, ARRAY[j.id], "
+            "ARRAY[j.claim], '[{\"outcome\": \"release\"}]', skip_locked => true) s WHERE j.id = 1",
+            "busy");
+    ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "0");
+    ck_rows(conn, "SELECT state FROM outbox.jobs WHERE id = 1", "running");
+    pg_exec_ok(other, "COMMIT");
+    ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "1");
+    ck_rows(conn, "SELECT count(*) FROM outbox.jobs WHERE id = 1", "0");
+    ck_rows(conn, "SELECT DISTINCT reason FROM outbox.dead", "dependency 1 was cancelled");
+    ck_rows(conn, "SELECT count(*) FROM outbox.dependency", "0");
+    PQfinish(other);
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(nor_for_who_holds_the_next_job)
 {
     PGconn *conn = with_dispatcher();
@@ -692,6 +723,7 @@ Suite *test_suite(void)
     tcase_add_loop_test(locks, other_isolation_levels_are_refused, 0, 4);
     tcase_add_test(locks, results_are_refused_at_other_isolation_levels);
     tcase_add_test(locks, a_dispatcher_need_not_wait_for_a_producer);
+    tcase_add_loop_test(locks, nor_does_the_end_of_a_cancelled_one, 0, 3);
     tcase_add_test(locks, nor_for_who_holds_the_next_job);
     tcase_add_test(locks, a_due_job_waits_for_no_producer);
     tcase_add_test(locks, the_caller_is_told_that_more_is_ready);

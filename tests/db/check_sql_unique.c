@@ -272,6 +272,37 @@ START_TEST(giving_back_does_not_wait_for_a_twin_under_way)
 }
 END_TEST
 
+/* Merging: who holds the twin, where that is to inherit, or puts another one that depends on the
+ * job, is waited for by nobody; and that one is not stranded. */
+START_TEST(merging_neither_waits_nor_strands_a_dependent)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *other = testdb_connect();
+    ck_rows(conn, "SELECT outbox.enqueue('a', unique_key => 'u', notify_done => true)", "1");
+    if (_i == 0)
+        pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => '{1}')");
+    CLAIMED(conn, "1");
+    ck_rows(conn, "SELECT existing FROM outbox.enqueue_bytes('a', '1', 'json', unique_key => 'u')",
+            "f");
+    pg_exec_ok(conn, "SET lock_timeout = '5s'");
+    pg_exec_ok(other, "BEGIN");
+    pg_exec_ok(other, _i == 0 ? "SELECT outbox.enqueue('a', unique_key => 'u')"
+                              : "SELECT outbox.enqueue('b', after => '{1}')");
+    ck_rows(conn, settle_sql(1, RETRY, true), "1|busy");
+    pg_exec_ok(conn, "SELECT outbox.take_over(1, NULL)");
+    ck_rows(conn, "SELECT state FROM outbox.jobs WHERE id = 1", "running");
+    pg_exec_ok(other, "COMMIT");
+    pg_exec_ok(conn, "SELECT outbox.take_over(1, NULL)");
+    ck_rows(conn, "SELECT count(*) FROM outbox.jobs WHERE id = 1", "0");
+    ck_rows(conn,
+            "SELECT count(*), count(j.id) FROM outbox.dependency d LEFT JOIN outbox.job j ON j.id "
+            "= d.after_id AND j.unique_key = 'u'",
+            "1|1");
+    PQfinish(other);
+    PQfinish(conn);
+}
+END_TEST
+
 /* Without that permission it waits. */
 START_TEST(giving_back_may_wait_for_a_twin_under_way)
 {
@@ -382,6 +413,7 @@ Suite *test_suite(void)
     tcase_add_loop_test(together, a_claim_under_way_is_waited_for, 0, 2);
     tcase_add_loop_test(together, giving_back_does_not_wait_for_a_twin_under_way, 0, 2);
     tcase_add_test(together, giving_back_may_wait_for_a_twin_under_way);
+    tcase_add_loop_test(together, merging_neither_waits_nor_strands_a_dependent, 0, 2);
     tcase_add_loop_test(together, arrays_in_any_order_do_not_deadlock, 0, 2);
     TCase *cost = sql_case(suite, "cost");
     tcase_add_test(cost, only_claims_of_unique_jobs_are_not_hot);

@@ -347,6 +347,29 @@ START_TEST(restart_does_not_wait_for_a_locked_job)
 }
 END_TEST
 
+/* ... and takes that job back as soon as it is let go, not when the dead one's lease is over. */
+START_TEST(restart_takes_a_locked_job_back_when_it_is_let_go)
+{
+    enum { LEASE_S = 30, BEAT_MS = LEASE_S * 1000 / 6 };
+    const char *config = e2e_config("lease: %ds\n", LEASE_S);
+    const char *handler = recording("mail", wait_for_flag("go"));
+    START("--config", config, "--shell", handler);
+    long id = enqueue_one("mail", "{}");
+    ck_assert(wait_until(runs_count() == 1, E2E_WAIT_MS));
+    PGconn *human = testdb_connect();
+    pg_exec_ok(human, "BEGIN");
+    pg_exec_ok(human, "SELECT FROM outbox.job FOR UPDATE");
+    daemon_kill(&d, SIGKILL);
+    ck_assert_int_eq(daemon_wait(&d, E2E_WAIT_MS), 128 + SIGKILL);
+    flag_raise("go");
+    START("--config", config, "--shell", handler);
+    pg_exec_ok(human, "COMMIT");
+    PQfinish(human);
+    ck_assert(wait_until(runs_of(id) == 2, 4 * BEAT_MS));
+    daemon_stop(&d);
+}
+END_TEST
+
 static bool is_gone(long id)
 {
     char sql[80];
@@ -406,6 +429,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, jobs_never_run_twice_at_once_when_an_adoption_is_in_doubt);
     tcase_add_test(tc, much_output_of_many_failures_is_recorded_in_pieces);
     tcase_add_test(tc, restart_does_not_wait_for_a_locked_job);
+    tcase_add_test(tc, restart_takes_a_locked_job_back_when_it_is_let_go);
     tcase_add_test(tc, locked_job_holds_nobody_up_and_keeps_its_reason);
     suite_add_tcase(s, tc);
     return s;
