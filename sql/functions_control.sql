@@ -58,6 +58,10 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     ended bigint[];
 BEGIN
+    PERFORM FROM outbox.cancelling c WHERE c.ended_at IS NULL LIMIT 1; -- rarely: not a probe a job
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     WITH asked AS (
         UPDATE outbox.cancelling AS c SET ended_at = clock_timestamp()
         WHERE c.id = ANY (ids) AND c.ended_at IS NULL
@@ -85,6 +89,10 @@ DECLARE
     keyed bigint[];
     stuck bigint[];
 BEGIN
+    PERFORM FROM outbox.cancelling c WHERE c.ended_at IS NULL LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
     SELECT array_agg(a.id), array_agg(a.id) FILTER (WHERE a.is_keyed),
            array_agg(a.id) FILTER (WHERE NOT a.is_free)
     INTO asked, keyed, stuck
