@@ -26,7 +26,7 @@ enum {
     DEEDS_MAX = 1 << 17,
     RECENT_MAX = 64,
     AFTER_MAX = 3,
-    SUCCESSES_MAX = 3, /* then a job is refused for good: who repeats ends */
+    SUCCESSES_MAX = 3, /* then one that may die is refused for good: who repeats ends */
     NOTHING = -1
 };
 

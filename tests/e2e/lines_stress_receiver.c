@@ -91,7 +91,10 @@ static void take_request(struct lines *s, struct connection *c)
     if (i == RUNS_MAX)
         lines_fail(s, "too many runs");
     end_gone(s, c);
-    bool fails = j->arrivals++ < j->refusals || j->successes >= SUCCESSES_MAX;
+    /* Others may have had their success, too, and lost it with their dispatcher: again and again.
+     */
+    bool is_over = j->max_attempts > 0 && j->successes >= SUCCESSES_MAX;
+    bool fails = j->arrivals++ < j->refusals || is_over;
     s->runs[i] = (struct run){.token = token,
                               .start_ns = lines_now_ns(),
                               .attempt = (int)attempt,
