@@ -295,6 +295,10 @@ static void unblock(void)
     PQclear(res);
 }
 
+/* Jobs, and what a row that was deleted by hand left to the slow check. */
+#define LEFT_SQL                                                                                   \
+    "SELECT (SELECT count(*) FROM outbox.job) + (SELECT count(*) FROM outbox.dependency)"
+
 /* Nobody puts anything any more: all that is there has to come to its end, but for those behind a
  * dead job that blocks them. False when nothing has changed for long. */
 static bool drain(void)
@@ -305,8 +309,7 @@ static bool drain(void)
         long left_before = left;
         size_t runs_before = runs;
         bool changed =
-            wait_until((supervise(), unblock(),
-                        left = number_of("SELECT count(*) FROM outbox.job")) != left_before ||
+            wait_until((supervise(), unblock(), left = number_of(LEFT_SQL)) != left_before ||
                            (runs = atomic_load(&s->runs_count)) != runs_before || left == 0,
                        STUCK_MS);
         if (left == 0 || !changed)
