@@ -749,6 +749,7 @@ OUTBOX_API int outbox_take(PGconn *conn, const char *task, int n, struct outbox_
         return outbox_priv_fail(reterr, OUTBOX_EINVAL, NULL, "no room for a batch");
     batch->count = 0;
     batch->res = NULL;
+    memset(&q, 0, sizeof q);
     rc = outbox_priv_check_conn(conn, true, reterr);
     if (rc == OUTBOX_ENOTX)
         return outbox_priv_fail(reterr, rc, NULL,

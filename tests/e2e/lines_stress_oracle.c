@@ -478,12 +478,11 @@ static void judge_told(struct verdict *v, int64_t token)
         wrong(v, "its end was told too often", token, 0);
     if (!j->is_told || told > 1 || v->s->restarts || f->deleted != NULL)
         return;
+    bool is_death_wrong = f->is_dead != (j->told[TOLD_DEAD] == 1) &&
+                          (f->is_dead || f->cancelled == NULL); /* a dead one that was cancelled */
     if (told == 0)
         wrong(v, "its end was not told", token, 0);
-    else if (f->is_dead != (j->told[TOLD_DEAD] == 1) &&
-             (f->is_dead || f->cancelled == NULL)) /* a dead one that was cancelled */
-        wrong(v, "its end was told wrongly", token, 0);
-    else if (j->told[TOLD_CANCELLED] == 1 && f->cancelled == NULL)
+    else if (is_death_wrong || (j->told[TOLD_CANCELLED] == 1 && f->cancelled == NULL))
         wrong(v, "its end was told wrongly", token, 0);
 }
 
