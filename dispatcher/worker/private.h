@@ -95,7 +95,7 @@ struct pool {
 };
 
 enum process_state {
-    PROCESS_STARTING, /* asked for and greeted; due_ms: start_timeout */
+    PROCESS_STARTING, /* asked for, and greeted once it has a pid; due_ms: start_timeout */
     PROCESS_READY,    /* takes jobs; in pool->room while it has room */
     PROCESS_DRAINING, /* gets no more; its input ends when all is written; due_ms once it is idle */
     PROCESS_ENDING,   /* TERM sent; due_ms: the grace */

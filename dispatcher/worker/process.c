@@ -350,6 +350,10 @@ static void on_started(void *arg, pid_t pid, int pidfd)
     struct process *p = arg;
     (void)pidfd;
     p->pid = pid;
+    if (p->state == PROCESS_STARTING) { /* not before: whoever is ready has a pid */
+        frame_hello(&p->output);
+        io_flush(p);
+    }
     OB_CRASH_POINT("worker_started");
 }
 
@@ -508,10 +512,6 @@ int process_start(struct pool *pool)
     int child_fds[3];
     int err = io_open(p, child_fds);
     if (err == 0)
-        frame_hello(&p->output);
-    if (err == 0)
-        err = p->output.err;
-    if (err == 0)
         err = send_request(p, child_fds);
     for (int i = 0; i < 3; i++) {
         if (child_fds[i] >= 0)
@@ -526,6 +526,5 @@ int process_start(struct pool *pool)
     pool->count++;
     p->due_ms = now_ms + pool->config.start_timeout_ms;
     executor_arm(ex, p->due_ms);
-    io_flush(p);
     return 0;
 }
