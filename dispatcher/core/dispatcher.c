@@ -28,9 +28,15 @@ static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SI
 
 /* ---- executors ---- */
 
+/* Both kinds of commands share one executor. */
+static enum handler_kind slot_of(enum handler_kind kind)
+{
+    return kind == HANDLER_EXEC ? HANDLER_SHELL : kind;
+}
+
 struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kind)
 {
-    enum handler_kind slot = kind == HANDLER_EXEC ? HANDLER_SHELL : kind;
+    enum handler_kind slot = slot_of(kind);
     struct executor **ex = &d->executors[slot];
     int err = 0;
     if (*ex != NULL)
@@ -70,7 +76,7 @@ static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
                      uint64_t *ret_until_ms)
 {
     struct dispatcher *d = arg;
-    struct executor *ex = d->executors[task->kind == HANDLER_EXEC ? HANDLER_SHELL : task->kind];
+    struct executor *ex = d->executors[slot_of(task->kind)];
     if (ex == NULL && task->kind == HANDLER_WEBHOOK && task->webhook.rate.count > 0)
         ex = dispatcher_executor(d, task->kind); /* a rate bounds the first ones too */
     if (ex == NULL || ex->ops->room == NULL)
