@@ -51,7 +51,7 @@ struct key_type {
 struct key {
     const char *name;
     const struct key_type *type;
-    size_t offset;               /* in struct config or struct task_config */
+    size_t offset;  /* in struct config or struct task_config */
     unsigned kinds; /* KIND() bits of the handlers it is for; 0 in the top-level table */
     uint64_t min;
     uint64_t max;

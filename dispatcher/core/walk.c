@@ -239,6 +239,8 @@ static void learn_walk(const struct lanes_asked *a, const struct seen *seen)
     for (size_t i = 0; i < a->codes_count; i++) {
         struct backlog *b = find_backlog(a, a->codes[i]);
         bool is_together = is_walked_together(a, a->codes[i]);
+        if (b == NULL)
+            continue;
         if (a->limits[i] > 0 || (is_together && end == NULL))
             b->is_open = false;
         else if (is_together && is_before(b->xid, b->id, end->xid, end->id + 1))

@@ -170,7 +170,8 @@ START_TEST(a_reader_looks_and_sees_no_payload)
     grant(GRANT_READER, "reader");
     testdb_exec("SELECT outbox.enqueue('a')");
     PGconn *conn = testdb_connect_as("reader");
-    ck_assert_str_eq(allowed(conn, "reader"), "count_jobs level states;attempts dispatchers jobs pauses stats");
+    ck_assert_str_eq(allowed(conn, "reader"),
+                     "count_jobs level states;attempts dispatchers jobs pauses stats");
     ck_rows(conn, "SELECT id, task, state FROM outbox.jobs", "1|a|ready");
     ck_rows(conn, "SELECT task, count, handlers FROM outbox.stats", "a|1|0");
     pg_exec_ok(conn, "SELECT * FROM outbox.attempts; SELECT * FROM outbox.dispatchers; SELECT * "

@@ -406,7 +406,8 @@ START_TEST(many_at_once_lose_nobody)
     for (unsigned n = 0; n < WORKERS; n++) {
         workers[n] = fork();
         if (workers[n] == 0) {
-            (void)freopen("/dev/null", "w", stdout);
+            if (freopen("/dev/null", "w", stdout) == NULL)
+                _exit(1);
             work(n);
             _exit(0);
         }

@@ -178,8 +178,8 @@ static const char *told(PGconn *listener)
                 (lines[i][0] != '\0' && strcmp(lines[i], lines[least]) < 0))
                 least = i;
         }
-        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", done > 0 ? ";" : "",
-                       lines[least]);
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s%.63s",
+                       done > 0 ? ";" : "", lines[least]);
         lines[least][0] = '\0';
     }
     return text;

@@ -661,9 +661,9 @@ START_TEST(many_at_once_keep_the_order_and_lose_nobody)
     for (unsigned n = 0; n < WORKERS; n++) {
         workers[n] = fork();
         if (workers[n] == 0) {
-            (void)freopen("/dev/null", "w", stdout);
-            if (IS_OFF)
-                (void)freopen("/dev/null", "w", stderr);
+            if (freopen("/dev/null", "w", stdout) == NULL ||
+                (IS_OFF && freopen("/dev/null", "w", stderr) == NULL))
+                _exit(1);
             work(n);
             _exit(0);
         }
