@@ -48,6 +48,7 @@ void control_reloaded(struct dispatcher *d)
 {
     (void)lanes_set_paused(&d->lanes, (const char *const *)d->control.paused,
                            d->control.paused_count, on_pause_changed, d);
+    ahead_review(d);
 }
 
 void control_limits(struct dispatcher *d)
@@ -68,6 +69,7 @@ void control_orders(void *arg, const struct store_orders *orders)
         runner_cancel(d, d->control.cancelled[i]);
     if (lanes_set_paused(&d->lanes, orders->paused, orders->paused_count, on_pause_changed, d))
         turn_look(d);
+    ahead_review(d);
 }
 
 bool control_is_cancelled(const struct dispatcher *d, int64_t id)

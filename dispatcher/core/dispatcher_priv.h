@@ -1,5 +1,5 @@
 /* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
- * wake.c, runner.c and workers.c alone. */
+ * wake.c, runner.c, ahead.c, control.c and workers.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -68,6 +68,7 @@ struct dispatcher {
     uv_timer_t due_timer;  /* a scheduled job falls due, or a pause ends */
     uv_timer_t look_timer; /* the next look while awake, or while something is watched */
     uv_timer_t sweep_timer;
+    uv_timer_t ahead_timer; /* something has waited for its slot for too long */
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     uint64_t turn_ms; /* when the newest one began */
@@ -75,7 +76,8 @@ struct dispatcher {
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
     bool settle_skips_locked;
-    bool is_quiet; /* USR1: no claims */
+    bool is_quiet;   /* USR1: no claims */
+    bool is_serving; /* slots that freed are being given away */
     enum session_lease lease;
     uint64_t due_at_ms;              /* what due_timer is set for; UINT64_MAX: nothing */
     struct lanes_asked *sweep_asked; /* what the slow check under way was told */
@@ -138,8 +140,13 @@ void wake_deinit(struct dispatcher *d);
 /* runner.c */
 /* Starts what a look brought; its tasks are d->begin_config's, its lanes are known. */
 void runner_begin(struct dispatcher *d, struct batch *batch);
-void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
-void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
+void runner_fetch_again(struct dispatcher *d); /* payloads whose fetch was cut off */
+/* Gives back what has not begun: the dispatcher stops, or its lease ends. */
+void runner_release_unstarted(struct dispatcher *d);
+/* One that waited for its slot: it has one, or may not begin any more; begins, or is given back. */
+bool runner_may_go_on(const struct dispatcher *d, const struct execution *e);
+void runner_go_on(struct dispatcher *d, struct execution *e);
+void runner_give_back(struct dispatcher *d, struct execution *e, const char *why);
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* Ends what runs of this job, if anything does: somebody cancelled it. */
 void runner_cancel(struct dispatcher *d, int64_t id);
@@ -163,10 +170,16 @@ void control_cancelled_outcome(struct outcome *o);
 bool control_is_drained(const struct dispatcher *d);
 void control_deinit(struct dispatcher *d);
 
+/* ahead.c */
+void ahead_init(struct dispatcher *d);
+void ahead_wait(struct dispatcher *d, struct execution *e); /* it has no slot yet */
+void ahead_remove(struct dispatcher *d, struct execution *e);
+void ahead_slot_freed(struct dispatcher *d, const struct lane *lane, bool is_process);
+void ahead_review(struct dispatcher *d); /* something may not begin any more */
+
 /* workers.c */
 int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
 void workers_configure(struct dispatcher *d);            /* the lanes' configuration is in force */
-void workers_prefetch(struct dispatcher *d);             /* how much may be claimed ahead now */
 void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */

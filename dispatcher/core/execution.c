@@ -24,6 +24,7 @@ struct execution *execution_new(struct lane *lane, struct config *config,
     e->config = config_ref(config);
     e->batch = batch_ref(batch);
     e->job = c->job;
+    e->payload_size = c->payload_size;
     if (e->job.max_attempts <= 0)
         e->job.max_attempts = (int)task->max_attempts;
     e->run.job = &e->job;
