@@ -54,6 +54,7 @@ const struct command *const cmd_commands[] = {
     &cmd_dispatchers_command,
     &cmd_cancel_command,
     &cmd_retry_command,
+    &cmd_requeue_command,
     &cmd_purge_command,
     &cmd_pause_command,
     &cmd_resume_command,
