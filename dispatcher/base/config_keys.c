@@ -58,6 +58,7 @@ const struct key top_keys[] = {
     {"sweep_interval", &type_duration, TOP(sweep_interval_ms), .min = 1000, .max = 24 * MS_HOUR},
     {"log_level", &type_word, TOP(log_level), .words = words_level},
     {"log_format", &type_word, TOP(log_format), .words = words_format},
+    {"log_sql", &type_bool, TOP(log_sql), .words = words_bool},
     {"tasks", &type_tasks, 0, .kinds = 0},
 };
 const size_t top_keys_count = ARRAY_SIZE(top_keys);
