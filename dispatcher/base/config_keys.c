@@ -75,6 +75,7 @@ const struct key task_keys[] = {
     {"concurrency", &type_count, TASK(concurrency), EVERY, .min = 1, .max = 10000},
     {"timeout", &type_duration, TASK(timeout_ms), EVERY, .min = 1, .max = MS_YEAR},
     {"max_attempts", &type_count, TASK(max_attempts), EVERY, .min = 1, .max = 32767},
+    {"max_age", &type_duration, TASK(max_age_ms), EVERY, .min = 0, .max = 10 * MS_YEAR},
     {"max_lost", &type_count, TASK(max_lost), EVERY, .min = 1, .max = 32767},
     {"backoff", &type_duration, TASK(backoff.base_ms), EVERY, .min = 0, .max = MS_YEAR},
     {"backoff_max", &type_duration, TASK(backoff.max_ms), EVERY, .min = 0, .max = MS_YEAR},

@@ -63,5 +63,8 @@ void execution_drop_payload(struct execution *e);
 /* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
  */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);
+/* And by max_age: one that would be tried again is dead if it is too old by now, which is the
+ * server's clock as the job's created_at is. */
+void execution_check_age(struct execution *e, int64_t now_us);
 
 #endif

@@ -80,10 +80,18 @@ static void log_endpoint(const struct execution *e, const struct outcome *o)
                  LOG_STR("endpoint", o->endpoint));
 }
 
+/* The server's clock, as the newest look knows it. */
+static int64_t server_now_us(const struct dispatcher *d)
+{
+    return d->stream.now_us != 0 ? d->stream.ahead_us + (int64_t)clock_mono_ms() * 1000
+                                 : (int64_t)clock_unix_us();
+}
+
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
+    execution_check_age(e, server_now_us(d));
     if ((e->is_cancelled || e->is_requeued) && outcome->kind != OUTCOME_DONE) {
         control_ended_outcome(&e->outcome, e->is_cancelled ? "cancelled" : "requeued");
         e->delay_ms = 0;
