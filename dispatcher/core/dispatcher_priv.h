@@ -40,6 +40,8 @@ struct wake {
 struct control {
     int64_t *cancelled; /* jobs of ours that are to end, as the newest orders say */
     size_t cancelled_count;
+    struct store_token *requeued; /* runs that are to end, and to be given back */
+    size_t requeued_count;
     char **paused; /* tasks, handled here or not */
     size_t paused_count;
 };
@@ -150,6 +152,8 @@ void runner_give_back(struct dispatcher *d, struct execution *e, const char *why
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* Ends what runs of this job, if anything does: somebody cancelled it. */
 void runner_cancel(struct dispatcher *d, int64_t id);
+/* Ends this run, if it goes on still: its job is to be ready again. */
+void runner_requeue(struct dispatcher *d, const struct store_token *token);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
 struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
@@ -162,10 +166,11 @@ void control_orders(void *arg, const struct store_orders *orders);
 void control_reloaded(struct dispatcher *d); /* tasks that are new here may be paused */
 void control_limits(struct dispatcher *d);   /* writes max_ready of the tasks that have one */
 bool control_is_cancelled(const struct dispatcher *d, int64_t id); /* it is not to begin */
+bool control_is_requeued(const struct dispatcher *d, const struct job *job); /* nor this run */
 /* An outcome says that the whole task shall rest. */
 void control_pause(struct dispatcher *d, const struct execution *e);
-/* Of a cancelled job: what it is recorded as, unless it is done. */
-void control_cancelled_outcome(struct outcome *o);
+/* Of a run that an operator ended: what it is recorded as, unless it is done. */
+void control_ended_outcome(struct outcome *o, const char *why);
 /* Asked to drain, and nothing is left that could run. Logs if it could not all. */
 bool control_is_drained(const struct dispatcher *d);
 void control_deinit(struct dispatcher *d);

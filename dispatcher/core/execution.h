@@ -44,6 +44,7 @@ struct execution {
     bool is_fetch_under_way;
     bool is_lost;             /* the claim is gone: the result will be dropped */
     bool is_cancelled;        /* somebody asked for its end: unless it is done, it is cancelled */
+    bool is_requeued;         /* ... for the end of this run: unless it is done, it is given back */
     bool settle_alone;        /* the server refused a batch with it */
     uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;
@@ -66,5 +67,8 @@ void execution_drop_payload(struct execution *e);
 /* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
  */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);
+/* And by max_age: one that would be tried again is dead if it is too old by now, which is the
+ * server's clock as the job's created_at is. */
+void execution_check_age(struct execution *e, int64_t now_us);
 
 #endif

@@ -12,10 +12,11 @@
 enum { LOG_EVERY_MS = 10000 };
 
 /* A job that was claimed is to begin, or to be given back: meanwhile the dispatcher was told to
- * stop, its lease is ending, or an operator cancelled the job or paused its task. */
+ * stop, its lease is ending, or an operator cancelled or requeued the job or paused its task. */
 static bool may_begin(const struct dispatcher *d, const struct execution *e)
 {
-    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->lane->is_paused;
+    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->is_requeued &&
+           !e->lane->is_paused;
 }
 
 static const char not_started[] =
@@ -79,12 +80,20 @@ static void log_endpoint(const struct execution *e, const struct outcome *o)
                  LOG_STR("endpoint", o->endpoint));
 }
 
+/* The server's clock, as the newest look knows it. */
+static int64_t server_now_us(const struct dispatcher *d)
+{
+    return d->stream.now_us != 0 ? d->stream.ahead_us + (int64_t)clock_mono_ms() * 1000
+                                 : (int64_t)clock_unix_us();
+}
+
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
-    if (e->is_cancelled && outcome->kind != OUTCOME_DONE) {
-        control_cancelled_outcome(&e->outcome);
+    execution_check_age(e, server_now_us(d));
+    if ((e->is_cancelled || e->is_requeued) && outcome->kind != OUTCOME_DONE) {
+        control_ended_outcome(&e->outcome, e->is_cancelled ? "cancelled" : "requeued");
         e->delay_ms = 0;
     }
     execution_drop_payload(e);
@@ -251,6 +260,7 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     bool has_slot = lanes_slot_is_free(&d->lanes, lane, task);
     lanes_slot_taken(&d->lanes, lane, task);
     e->is_cancelled = control_is_cancelled(d, e->job.id);
+    e->is_requeued = control_is_requeued(d, &e->job);
     if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
@@ -299,6 +309,22 @@ void runner_cancel(struct dispatcher *d, int64_t id)
             continue;
         e->is_cancelled = true; /* finished already: the statement that records it knows too */
         log_info("cancelling", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt));
+        if (e->state == EXECUTION_RUNNING && !e->is_requeued) /* else it is ending */
+            e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
+    }
+}
+
+void runner_requeue(struct dispatcher *d, const struct store_token *token)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        bool goes_on = e->state == EXECUTION_FETCHING || e->state == EXECUTION_RUNNING;
+        if (e->job.id != token->id || e->job.claim != token->claim || !goes_on || e->is_lost ||
+            e->is_cancelled || e->is_requeued)
+            continue;
+        e->is_requeued = true;
+        log_info("requeueing", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt));
         if (e->state == EXECUTION_RUNNING)
             e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);

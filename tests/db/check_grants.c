@@ -99,8 +99,9 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     ck_assert_str_eq(
         allowed(conn, "dispatcher"),
         "adopt can_take cancel claim count_jobs due extend level look mend orders pause payload "
-        "purge_attempts purge_dead purge_done register release restamp resume "
-        "retry set_task settle states still_writing sweep take take_failed take_over terminate"
+        "purge_attempts purge_dead purge_done register release requeue restamp "
+        "resume retry set_task settle states still_writing sweep take take_failed take_over "
+        "terminate"
         " unregister unwatch wake watch;attempts dispatchers jobs pauses stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");

@@ -409,6 +409,15 @@ static void find_programs(void)
         no_server("no initdb: install a PostgreSQL server, or set OUTBOX_PG_BINDIR");
 }
 
+void pgcluster_needs_standby(void)
+{
+    char program[300];
+    find_programs();
+    program_path(program, sizeof program, "pg_basebackup");
+    if (access(program, X_OK) != 0)
+        test_skip_all("this server comes without pg_basebackup, which makes a standby");
+}
+
 /* A database a test is hundreds of new files a test: on tmpfs that takes a tenth of the time. */
 static void make_data_dir(void)
 {
