@@ -301,6 +301,17 @@ void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
     }
 }
 
+/* An operator wants no more of it. What was not begun is given back; what ends by itself may. */
+static void end_run(struct dispatcher *d, struct execution *e)
+{
+    if (e->state == EXECUTION_RUNNING) {
+        e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
+    } else if (e->state == EXECUTION_WAITING) {
+        ahead_remove(d, e);
+        runner_give_back(d, e, not_started);
+    }
+}
+
 void runner_cancel(struct dispatcher *d, int64_t id)
 {
     list_for_each (node, tmp, &d->executions) {
@@ -310,8 +321,8 @@ void runner_cancel(struct dispatcher *d, int64_t id)
         e->is_cancelled = true; /* finished already: the statement that records it knows too */
         log_info("cancelling", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt));
-        if (e->state == EXECUTION_RUNNING && !e->is_requeued) /* else it is ending */
-            e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
+        if (!e->is_requeued) /* else it is ending */
+            end_run(d, e);
     }
 }
 
@@ -319,19 +330,14 @@ void runner_requeue(struct dispatcher *d, const struct store_token *token)
 {
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
-        bool goes_on = e->state == EXECUTION_FETCHING || e->state == EXECUTION_RUNNING;
-        if (e->job.id != token->id || e->job.claim != token->claim || !goes_on || e->is_lost ||
+        bool is_over = e->state == EXECUTION_FINISHED || e->state == EXECUTION_SETTLING;
+        if (e->job.id != token->id || e->job.claim != token->claim || is_over || e->is_lost ||
             e->is_cancelled || e->is_requeued)
             continue;
         e->is_requeued = true;
         log_info("requeueing", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt));
-        if (e->state == EXECUTION_RUNNING)
-            e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
-        if (e->state != EXECUTION_WAITING)
-            continue;
-        ahead_remove(d, e);
-        runner_give_back(d, e, not_started);
+        end_run(d, e);
     }
 }
 
