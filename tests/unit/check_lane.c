@@ -6,29 +6,16 @@
 #include "base/mem.h"
 #include "ck_main.h"
 #include "core/walk.h"
+#include "testconfig.h"
 
 enum { NOW = 1000000, TOGETHER = 40 };
 
 static struct lanes lanes;
 static struct config *config;
 
-/* From YAML, as it is loaded. */
-static struct config *load(const char *text)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", text, strlen(text), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
-
 static void begin(const char *text)
 {
-    config = load(text);
+    config = testconfig_load(text);
     lanes_init(&lanes, config);
 }
 
@@ -41,7 +28,7 @@ static void end(void)
 
 static void reload(const char *text)
 {
-    struct config *next = load(text);
+    struct config *next = testconfig_load(text);
     lanes_set_config(&lanes, next);
     config_unref(config);
     config = next;
