@@ -369,6 +369,37 @@ START_TEST(a_last_failure_waits_for_who_puts_the_next_one)
 }
 END_TEST
 
+START_TEST(a_last_failure_is_death_to_those_that_depend_on_it)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', max_attempts => 1)");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => '{1}')");
+    ck_rows(conn, "SELECT outbox.take_failed(1, 'x')", "dead");
+    STATES(conn, "1|dead;2|dead");
+    PQfinish(conn);
+}
+END_TEST
+
+/* Somebody else was faster: what becomes of it decides. */
+START_TEST(a_failure_waits_for_who_has_taken_the_job_since)
+{
+    PGconn *conn = testdb_connect();
+    PGconn *taker = begin();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    ck_rows(taker, "SELECT id FROM outbox.take('a')", "1");
+    begin_sql(conn, "SELECT outbox.take_failed(1, 'x')");
+    await_blocked(conn);
+    if (_i == 0)
+        commit(taker);
+    else
+        roll_back(taker);
+    end_sql(conn);
+    ck_rows(conn, "SELECT count(*), sum(attempts) FROM outbox.job", _i == 0 ? "0|-" : "1|1");
+    ck_rows(conn, "SELECT count(*) FROM outbox.attempt", _i == 0 ? "0" : "1");
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(only_ready_jobs_are_taken)
 {
     PGconn *conn = with_dispatcher();
@@ -449,6 +480,8 @@ Suite *test_suite(void)
     tcase_add_loop_test(take, a_failed_job_waits_twice_as_long_each_time_up_to_an_hour, 0, 7);
     tcase_add_test(take, the_attempts_of_a_job_that_is_taken_go_with_it);
     tcase_add_test(take, a_last_failure_waits_for_who_puts_the_next_one);
+    tcase_add_test(take, a_last_failure_is_death_to_those_that_depend_on_it);
+    tcase_add_loop_test(take, a_failure_waits_for_who_has_taken_the_job_since, 0, 2);
     tcase_add_test(take, only_ready_jobs_are_taken);
     tcase_add_test(take, the_end_of_an_expired_job_is_no_success);
     tcase_add_loop_test(take, taking_with_an_older_snapshot_is_refused_where_others_are_concerned,
