@@ -10,23 +10,11 @@
 #include "ck_main.h"
 #include "core/execution.h"
 #include "core/lane.h"
+#include "testconfig.h"
 
 static struct config *config;
 static struct batch *batch;
 static struct claimed *claimed;
-
-static struct config *load(const char *text)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", text, strlen(text), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
 
 static void init(void)
 {
@@ -49,7 +37,7 @@ static void deinit(void)
 static struct execution *begin(const char *yaml)
 {
     config_unref(config);
-    config = load(yaml);
+    config = testconfig_load(yaml);
     struct execution *e =
         execution_new(NULL, config, config_find_task(config, "mail"), batch, claimed);
     ck_assert_uint_eq(batch->refs, 2);

@@ -6,29 +6,16 @@
 #include "base/mem.h"
 #include "ck_main.h"
 #include "core/walk.h"
+#include "testconfig.h"
 
 enum { NOW = 1000000, TOGETHER = 40 };
 
 static struct lanes lanes;
 static struct config *config;
 
-/* From YAML, as it is loaded. */
-static struct config *load(const char *text)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", text, strlen(text), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
-
 static void begin(const char *text)
 {
-    config = load(text);
+    config = testconfig_load(text);
     lanes_init(&lanes, config);
 }
 
@@ -41,7 +28,7 @@ static void end(void)
 
 static void reload(const char *text)
 {
-    struct config *next = load(text);
+    struct config *next = testconfig_load(text);
     lanes_set_config(&lanes, next);
     config_unref(config);
     config = next;
@@ -847,19 +834,24 @@ END_TEST
 /* ---- lanes that are walked together ---- */
 
 /* TASKS tasks with slots, whose second priorities are open from 100:1, 101:1 and so on. */
-static void begin_many(const char *handler)
+static void begin_many_with(const char *handler, int slots)
 {
     static char text[TOGETHER * 60 + 100];
     size_t len = (size_t)snprintf(text, sizeof text, "concurrency: 4\ntasks:\n");
     for (int i = 0; i < TOGETHER; i++)
-        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {%s, concurrency: 2}\n", i,
-                                handler);
+        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {%s, concurrency: %d}\n",
+                                i, handler, slots);
     begin(text);
     exhaust();
     for (int i = 0; i < TOGETHER; i++) {
         (void)snprintf(text, sizeof text, "t%02d", i);
         block(text, 2, 100 + i, 1);
     }
+}
+
+static void begin_many(const char *handler)
+{
+    begin_many_with(handler, 2);
 }
 
 /* Of the look under way: "from 125:1, 90 rows of priority 2; 75 together, 25 alone". */
@@ -973,6 +965,71 @@ START_TEST(walk_that_finds_little_pauses)
     }
     ask(true);
     ck_assert_int_gt(call->walk_rows, 0);
+    end_look();
+}
+END_TEST
+
+/* For a few that are ahead, no walk of many. */
+START_TEST(when_most_have_fallen_behind_all_are_walked_alone)
+{
+    begin_many("discard: true");
+    lanes.walk_xid = 134;
+    ask(true);
+    ck_assert_str_eq(together(), "from 0:0, 0 rows of priority 0; 0 together, 40 alone");
+    lanes.walk_xid = 132;
+    ask(true);
+    ck_assert_str_eq(together(), "from 132:0, 26 rows of priority 2; 8 together, 32 alone");
+    end_look();
+}
+END_TEST
+
+START_TEST(walk_of_many_has_an_end)
+{
+    begin_many_with("discard: true", 50);
+    ask(true);
+    ck_assert_str_eq(together(), "from 100:1, 1000 rows of priority 2; 40 together, 0 alone");
+    end_look();
+}
+END_TEST
+
+START_TEST(lanes_of_one_transaction_go_by_their_ids)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    block("a", 2, 500, 9);
+    block("b", 2, 500, 3);
+    ck_assert_str_eq(next(), "b2 from 500:3 limit 1, a2 from 500:9 limit 1");
+    end_look();
+}
+END_TEST
+
+START_TEST(what_an_earlier_look_claimed_does_not_count_again)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 2}\n");
+    exhaust();
+    for (int i = 0; i < 2; i++) {
+        ask(true);
+        ck_assert(answer_claimed("{\"position\": 1}", "a", 2));
+        ck_assert_uint_eq(lane("a")->claimed, 2);
+    }
+    ask(true);
+    ck_assert(answer("{\"position\": 1}"));
+    ck_assert_uint_eq(lane("a")->claimed, 0);
+    end_look();
+}
+END_TEST
+
+/* Two lanes of one task have its slots between them. */
+START_TEST(lanes_of_a_task_are_weighed_together)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 2}\n");
+    exhaust();
+    block("a", 1, 500, 1);
+    ck_assert_str_eq(next(), "a1 from 500:1 limit 2");
+    ck_assert(call->apart);
+    block("a", 2, 500, 2);
+    ck_assert_str_eq(next(), "a1 from 500:1 limit 2, a2 from 500:2 limit 1");
+    ck_assert(!call->apart);
     end_look();
 }
 END_TEST
@@ -1181,6 +1238,11 @@ Suite *test_suite(void)
     tcase_add_test(tc, walk_goes_on_at_the_first_row_that_was_left);
     tcase_add_test(tc, lanes_that_have_fallen_behind_are_walked_alone);
     tcase_add_test(tc, walk_that_finds_little_pauses);
+    tcase_add_test(tc, when_most_have_fallen_behind_all_are_walked_alone);
+    tcase_add_test(tc, walk_of_many_has_an_end);
+    tcase_add_test(tc, lanes_of_one_transaction_go_by_their_ids);
+    tcase_add_test(tc, what_an_earlier_look_claimed_does_not_count_again);
+    tcase_add_test(tc, lanes_of_a_task_are_weighed_together);
     tcase_add_test(tc, lanes_of_processes_share_slots);
     tcase_add_test(tc, paused_task_is_not_asked_for);
     tcase_add_test(tc, look_that_may_not_claim_is_told_of_no_backlog);

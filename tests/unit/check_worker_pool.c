@@ -256,9 +256,9 @@ START_TEST(a_run_stopped_with_the_dispatcher_is_released)
     run_begin(&waiting, 2, "ok");
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
-    workers->ops->stop(workers, &waiting.run, STOP_SHUTDOWN);
-    workers->ops->stop(workers, &running.run, STOP_SHUTDOWN);
-    workers->ops->stop(workers, &running.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &waiting.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &running.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &running.run, STOP_SHUTDOWN);
     ck_assert(!waiting.is_done && !running.is_done); /* never from inside stop */
     pump_until(running.is_done && waiting.is_done, 10000);
     expect(&running, OUTCOME_RELEASE, "stopped: the dispatcher is stopping");
@@ -274,7 +274,7 @@ START_TEST(what_a_stopped_run_still_answers_counts)
     run_begin(&r, 1, "grace");
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 200, 5000);
-    workers->ops->stop(workers, &r.run, STOP_LOST);
+    executor->ops->stop(executor, &r.run, STOP_LOST);
     pump_until(r.is_done, 10000);
     expect(&r, OUTCOME_DONE, "");
 }
@@ -292,7 +292,7 @@ START_TEST(a_retired_pool_finishes_what_it_has)
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
     run_begin(&waiting, 2, "ok");
-    worker_executor_retire(workers, false);
+    worker_executor_retire(executor, false);
     pump_until(running.is_done && waiting.is_done, 10000);
     expect(&running, OUTCOME_DONE, "");
     ck_assert_int_eq(waiting.outcome.kind, OUTCOME_RELEASE);
@@ -365,7 +365,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("worker_pool");
     TCase *tc = tcase_create("jobs");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(tc, worker_fixture_open, run_fixture_close);
     tcase_add_test(tc, answers_become_outcomes);
     tcase_add_test(tc, a_long_error_is_kept_with_its_attempt);
     tcase_add_test(tc, the_header_tells_about_the_job);
@@ -380,7 +380,7 @@ Suite *test_suite(void)
     suite_add_tcase(s, tc);
     TCase *pools = tcase_create("pools");
     tcase_set_timeout(pools, 60);
-    tcase_add_checked_fixture(pools, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(pools, worker_fixture_open, run_fixture_close);
     tcase_add_test(pools, processes_are_added_while_jobs_wait_and_end_when_idle);
     tcase_add_test(pools, nothing_is_started_ahead_with_startup_0);
     tcase_add_test(pools, a_process_is_replaced_after_max_jobs);
