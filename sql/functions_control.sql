@@ -139,7 +139,8 @@ COMMENT ON FUNCTION outbox.orders(bigint) IS
     'jobs that a dispatcher shall end, and tasks that it shall not claim';
 
 -- outbox.pause(task, reason): no dispatcher claims jobs of the task any more, from within a second
--- after the commit until outbox.resume. Jobs that run go on; jobs are taken in as before.
+-- after the commit until outbox.resume; outbox.claim and outbox.take hand out none from the commit
+-- on. Jobs that run go on; jobs are taken in as before.
 --   task    a task name, also one that nobody has a handler for
 --   reason  text for those who look
 -- Returns 'paused', or 'already paused' (a reason that is given replaces the one before).

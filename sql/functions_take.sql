@@ -29,6 +29,10 @@ BEGIN
     ids := '{}';
     linked_ids := '{}';
     expired_ids := '{}';
+    PERFORM FROM outbox.paused p WHERE p.task = hold_ready.task;
+    IF FOUND THEN
+        RETURN;
+    END IF;
     WHILE cardinality(ids) < n LOOP
         WITH taken AS MATERIALIZED (
             SELECT j.id, j.priority, j.ready_xid, j.linked,

@@ -135,6 +135,34 @@ START_TEST(expired_jobs_whose_dependents_dependents_are_held_are_left)
 }
 END_TEST
 
+/* ---- paused tasks ---- */
+
+START_TEST(of_a_paused_task_no_job_is_taken)
+{
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a'); SELECT outbox.enqueue('a', expires_at =>"
+                     " '2020-01-01'); SELECT outbox.pause('a')");
+    ck_rows(conn, TAKEN(9), "");
+    ck_rows(conn, "SELECT outbox.can_take('a')", "f");
+    STATES(conn, "1|ready;2|ready");
+    pg_exec_ok(conn, "SELECT outbox.resume('a')");
+    ck_rows(conn, "SELECT outbox.can_take('a')", "t");
+    ck_rows(conn, TAKEN(9), "1");
+}
+END_TEST
+
+START_TEST(of_a_paused_task_no_job_is_claimed)
+{
+    register_one(conn);
+    pg_exec_ok(conn, "SELECT outbox.enqueue(t) FROM unnest('{a,b,c,a}'::text[]) AS t");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 1, '{a}', '{1}')", "1");
+    pg_exec_ok(conn, "SELECT outbox.pause('a'); SELECT outbox.pause('c')");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 2, '{c,a,b}', '{9,9,9}')", "2");
+    ck_rows(conn, "SELECT answer FROM outbox.settle(1, '{1}', '{1}')", "done"); /* it goes on */
+    pg_exec_ok(conn, "SELECT outbox.resume('a')");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 9, '{c,a,b}', '{9,9,9}')", "4");
+}
+END_TEST
+
 /* ---- races: each with its rule and without it ---- */
 
 /* Somebody puts a dependent while take has read the row and not locked it yet. */
@@ -223,6 +251,9 @@ Suite *test_suite(void)
     tc = add_case(s, "waiting for nobody");
     tcase_add_test(tc, jobs_whose_next_or_dependents_are_held_do_not_count);
     tcase_add_test(tc, expired_jobs_whose_dependents_dependents_are_held_are_left);
+    tc = add_case(s, "paused tasks");
+    tcase_add_test(tc, of_a_paused_task_no_job_is_taken);
+    tcase_add_test(tc, of_a_paused_task_no_job_is_claimed);
     tc = add_case(s, "races");
     tcase_add_loop_test(tc, a_dependent_put_between_reading_and_locking_goes_on, 0, 2);
     tcase_add_loop_test(tc, a_job_that_gets_a_dependent_just_now_is_passed_over, 0, 2);
