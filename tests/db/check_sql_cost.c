@@ -402,6 +402,65 @@ START_TEST(take_over_does_not_search_what_it_never_owned)
 }
 END_TEST
 
+/* ---- purging ---- */
+
+/* Those of task b are older than all of a. */
+static void fill_ended(int of_b, int of_a)
+{
+    static const char *const columns =
+        "id, created_at, finished_at, attempts, lost, priority, logged, task, encoding, payload";
+    char sql[600];
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(sql, sizeof sql,
+                       "INSERT INTO outbox.%s (%s%s) SELECT n, now(), now() - interval '30 days' +"
+                       " n * interval '1 s', 1, 0, 2, true, CASE WHEN n <= %d THEN 'b' ELSE 'a' END,"
+                       " 'json', '{}'%s FROM generate_series(1, %d) AS n",
+                       i == 0 ? "done" : "dead", columns,
+                       i == 0 ? ", keep_until" : ", reason, blocks, key", of_b,
+                       i == 0 ? ", now() - interval '20 days' + n * interval '1 s'"
+                              : ", 'x', n % 10 = 0, 'k' || n",
+                       of_b + of_a);
+        pg_exec_ok(conn, sql);
+    }
+    (void)snprintf(sql, sizeof sql,
+                   "INSERT INTO outbox.attempt (job_id, started_at, attempt, outcome, reason)"
+                   " SELECT n, now() - interval '30 days' + n * interval '1 s', 1, 'dead', 'x'"
+                   " FROM generate_series(1, %d) AS n",
+                   of_b + of_a);
+    pg_exec_ok(conn, sql);
+}
+
+static const char *const purges[] = {
+    "SELECT outbox.purge_done('1 day', 100)",     "SELECT outbox.purge_done('1 day', 100, 'a')",
+    "SELECT outbox.purge_dead('1 day', 100)",     "SELECT outbox.purge_dead('1 day', 100, 'a')",
+    "SELECT outbox.purge_attempts('1 day', 100)", "SELECT outbox.purge_kept(100)",
+    "SELECT outbox.purge_dead('90 days', 100)",   "SELECT outbox.purge_done('90 days', 100, 'a')",
+    "SELECT outbox.purge_attempts('90 days')",
+};
+enum { PURGES = sizeof purges / sizeof purges[0] };
+
+START_TEST(cost_of_purging_does_not_follow_what_is_kept)
+{
+    long small[PURGES];
+    fill_ended(200, 200);
+    for (int i = 0; i < PURGES; i++)
+        small[i] = buffers(conn, purges[i], 1);
+    end();
+
+    begin();
+    if (_i > 0)
+        pg_exec_ok(conn, "VACUUM ANALYZE"); /* of empty tables */
+    fill_ended(MANY * 3 / 4, MANY / 4);
+    if (_i > 1)
+        pg_exec_ok(conn, "VACUUM ANALYZE");
+    for (int i = 0; i < PURGES; i++) {
+        long n = buffers(conn, purges[i], 1);
+        ck_assert_msg(n <= 2 * small[i] + 20, "%s: %ld buffers, %ld of a small table", purges[i], n,
+                      small[i]);
+    }
+}
+END_TEST
+
 /* ---- HOT ---- */
 
 static long updates(const char *which)
@@ -466,6 +525,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, pending_transactions_cost_nothing_while_they_run);
     tc = add_case(s, "take-over");
     tcase_add_test(tc, take_over_does_not_search_what_it_never_owned);
+    tc = add_case(s, "purging");
+    tcase_add_loop_test(tc, cost_of_purging_does_not_follow_what_is_kept, 0, 3);
     tc = add_case(s, "HOT");
     tcase_add_test(tc, every_claim_is_a_hot_update);
     return s;
