@@ -108,8 +108,8 @@ BEGIN
     IF keyed IS NOT NULL THEN
         stuck := stuck || outbox.busy_keys(keyed);
     END IF;
-    RETURN stuck || ARRAY(SELECT i FROM unnest(asked) AS i
-                          WHERE i <> ALL (stuck) AND outbox.lock_children(ARRAY[i], true) > 0);
+    RETURN stuck || outbox.busy_dependents(
+        ARRAY(SELECT i FROM unnest(asked) AS i WHERE i <> ALL (stuck)), true);
 END
 $$;
 COMMENT ON FUNCTION outbox.busy_cancelled(bigint[]) IS

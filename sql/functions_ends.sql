@@ -165,7 +165,8 @@ COMMENT ON FUNCTION outbox.busy_ends(bigint[], boolean) IS
 -- outbox.resolve(ids, why): what the end of these jobs means for those that depend on them.
 --   why  NULL: they succeeded. Else what is said of them in the reason for which their dependents
 --        are dead: 'is dead', 'was cancelled'
--- They are locked, or gone for long. Dependents of the dead die with them, and so on.
+-- They are locked, or gone for long. Waits for who holds their dependents: who must not has asked
+-- outbox.busy_dependents before. Dependents of the dead die with them, and so on.
 -- Returns whether a job has become ready, or scheduled.
 CREATE OR REPLACE FUNCTION outbox.resolve(ids bigint[], why text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

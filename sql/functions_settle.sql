@@ -55,18 +55,21 @@ DECLARE
     keyed bigint[];
     given bigint[];
     parents bigint[];
+    dying bigint[];
     stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
         SELECT r.id, r.is_head AND (r.is_unique OR w.ends OR r.is_asked) AS hands_over,
-               r.linked AND (w.ends OR r.is_asked) AS resolves,
+               r.linked AND w.is_done AS resolves,
+               r.linked AND NOT w.is_done AND (w.ends OR r.is_asked) AS dies,
                r.is_unique AND (NOT w.ends OR r.repeats) AS is_given_back
         FROM (SELECT u.id, u.claim, u.fate
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends) AS w
+            SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends,
+                   coalesce(t.fate ->> 'outcome', 'done') = 'done' AS is_done) AS w
         CROSS JOIN LATERAL (
             SELECT j.id, j.place IS NOT NULL AS is_head, j.linked,
                    j.repeat_every IS NOT NULL AS repeats,
@@ -78,8 +81,8 @@ BEGIN
             FOR UPDATE SKIP LOCKED) AS r)
     SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over),
            array_agg(t.id) FILTER (WHERE t.is_given_back),
-           array_agg(t.id) FILTER (WHERE t.resolves)
-    INTO locked, keyed, given, parents FROM taken t;
+           array_agg(t.id) FILTER (WHERE t.resolves), array_agg(t.id) FILTER (WHERE t.dies)
+    INTO locked, keyed, given, parents, dying FROM taken t;
     IF keyed IS NOT NULL THEN
         stuck := outbox.busy_keys(keyed);
     END IF;
@@ -90,9 +93,12 @@ BEGIN
             WHERE i <> ALL (stuck) AND (g.twin = 0 OR outbox.busy_merge(i, g.twin)));
     END IF;
     IF parents IS NOT NULL THEN
-        stuck := stuck || ARRAY(SELECT i FROM unnest(parents) AS i
-                                WHERE i <> ALL (stuck)
-                                  AND outbox.lock_children(ARRAY[i], true) > 0);
+        stuck := stuck || outbox.busy_dependents(
+            ARRAY(SELECT i FROM unnest(parents) AS i WHERE i <> ALL (stuck)), false);
+    END IF;
+    IF dying IS NOT NULL THEN
+        stuck := stuck || outbox.busy_dependents(
+            ARRAY(SELECT i FROM unnest(dying) AS i WHERE i <> ALL (stuck)), true);
     END IF;
     RETURN stuck || ARRAY(
         SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
