@@ -233,6 +233,7 @@ DECLARE
     ended_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
+    held_attempts integer[];
 BEGIN
     IF outcomes IS NOT NULL THEN
         PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
@@ -256,12 +257,12 @@ BEGIN
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique,
+            SELECT j.id, j.attempts, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique,
                    j.repeat_every IS NOT NULL AS repeats
             FROM outbox.job j
             WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
             FOR UPDATE) AS r)
-    SELECT array_agg(l.id), array_agg(l.claim),
+    SELECT array_agg(l.id), array_agg(l.claim), array_agg(l.attempts),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
                                      AND l.fate ->> 'keep_ms' IS NULL),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
@@ -277,8 +278,8 @@ BEGIN
            array_agg(l.fate) FILTER (WHERE l.outcome <> 'done'),
            array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release')),
            array_agg(l.id) FILTER (WHERE l.linked)
-    INTO held_ids, held_claims, done_ids, kept_ids, keep_ms, again_ids, won_ids, lost_ids,
-         passing_ids, fate_ids, fates, unique_ids, tied_ids
+    INTO held_ids, held_claims, held_attempts, done_ids, kept_ids, keep_ms, again_ids, won_ids,
+         lost_ids, passing_ids, fate_ids, fates, unique_ids, tied_ids
     FROM locked l;
     more := false;
     cancelled := outbox.end_cancelled(fate_ids);
@@ -321,7 +322,7 @@ BEGIN
         DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
     END IF;
     IF fate_ids IS NOT NULL THEN
-        PERFORM outbox.log_attempts(owner, fate_ids, fates);
+        PERFORM outbox.log_attempts(owner, fate_ids, fates, held_ids, held_attempts);
         PERFORM outbox.put_back(fate_ids, fates);
         PERFORM outbox.bury(fate_ids, fates);
     END IF;
@@ -420,13 +421,14 @@ $$;
 COMMENT ON FUNCTION outbox.check_outcomes(jsonb, integer) IS
     'internal: raises an error unless these are outcomes';
 
--- outbox.log_attempts(owner, ids, fates): the attempt rows of retry and dead. Internal; the jobs
--- are locked and still in their claimed state.
-CREATE OR REPLACE FUNCTION outbox.log_attempts(owner bigint, ids bigint[], fates jsonb[])
+-- outbox.log_attempts(owner, ids, fates, claimed_ids, attempts): the attempt rows of retry and dead.
+-- claimed_ids, attempts: each job's number of attempts, of other jobs too. Internal.
+CREATE OR REPLACE FUNCTION outbox.log_attempts(
+    owner bigint, ids bigint[], fates jsonb[], claimed_ids bigint[], attempts integer[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_nestloop = on SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason,
                                 exit_code, signal, http_status, output_head, output_tail,
@@ -438,13 +440,13 @@ BEGIN
            decode(f.fate ->> 'tail', 'base64'), (f.fate ->> 'output_bytes')::bigint,
            (SELECT d.name FROM outbox.dispatcher d WHERE d.id = log_attempts.owner)
     FROM unnest(ids, fates) AS f(id, fate)
-    CROSS JOIN LATERAL (
-        SELECT o.id, o.attempts FROM outbox.job o WHERE o.id = f.id OFFSET 0) AS j
+    JOIN (SELECT DISTINCT u.* FROM unnest(claimed_ids, attempts) AS u(id, attempts)) AS j
+        ON j.id = f.id
     WHERE f.fate ->> 'outcome' = 'retry'
        OR f.fate ->> 'outcome' = 'dead' AND (f.fate ->> 'uncounted')::boolean IS NOT TRUE;
 END
 $$;
-COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[]) IS
+COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[], bigint[], integer[]) IS
     'internal: writes attempt rows';
 
 -- outbox.put_back(ids, fates): those with the outcome retry or release lose their owner and become
