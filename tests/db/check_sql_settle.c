@@ -309,7 +309,8 @@ START_TEST(retry_forgets_the_failures_of_a_ready_job)
     char before[200];
     (void)snprintf(before, sizeof before, "%s", rows_of(conn, xids));
     ck_rows(conn, "SELECT outbox.retry(id) FROM generate_series(1, 3) AS id", "ready;ready;ready");
-    ck_rows(conn, "SELECT id, state, attempts, lost, expires_at IS NULL FROM outbox.jobs ORDER BY 1",
+    ck_rows(conn,
+            "SELECT id, state, attempts, lost, expires_at IS NULL FROM outbox.jobs ORDER BY 1",
             "1|ready|0|0|f;2|ready|0|0|t;3|ready|0|0|f");
     ck_rows(conn, xids, before); /* it keeps its place */
     PQfinish(conn);

@@ -184,13 +184,12 @@ START_TEST(a_dependent_put_between_reading_and_locking_goes_on)
 }
 END_TEST
 
-/* Who puts a dependent of a job that has others already changes nothing in its row: holds it FOR KEY
- * SHARE, and no more. */
+/* Who puts a dependent of a job that has others already changes nothing in its row: holds it FOR
+ * KEY SHARE, and no more. */
 START_TEST(a_job_that_gets_a_dependent_just_now_is_passed_over)
 {
     pg_exec_ok(conn, "SELECT outbox.enqueue('a', notify_done => true)");
-    sql_rule(IS_OFF, "hold_ready",
-             "LIMIT n - cardinality(ids)\n            FOR UPDATE SKIP LOCKED",
+    sql_rule(IS_OFF, "hold_ready", "LIMIT n - cardinality(ids)\n            FOR UPDATE SKIP LOCKED",
              "LIMIT n - cardinality(ids)\n            FOR NO KEY UPDATE SKIP LOCKED");
     pg_exec_ok(other, "BEGIN; SELECT outbox.enqueue('b', after => '{1}')");
     begin_sql(conn, TAKEN(1));

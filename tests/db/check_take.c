@@ -250,8 +250,8 @@ END_TEST
 
 /* The time has come that a failed one waits for. */
 #define MAKE_DUE                                                                                   \
-    "UPDATE outbox.job SET run_at = clock_timestamp() WHERE ready_xid IS NULL; SELECT outbox.due()"
-
+    "UPDATE outbox.job SET run_at = clock_timestamp() WHERE ready_xid IS NULL; SELECT "            \
+    "outbox.due()"
 
 START_TEST(a_failure_is_counted_delayed_and_the_last_is_dead)
 {
