@@ -402,7 +402,7 @@ CREATE TABLE outbox.paused (
     paused_by text        NOT NULL,
     reason    text
 );
-COMMENT ON TABLE outbox.paused IS 'tasks that no dispatcher claims, until outbox.resume';
+COMMENT ON TABLE outbox.paused IS 'tasks of which no job is handed out, until outbox.resume';
 COMMENT ON COLUMN outbox.paused.task IS 'task name';
 COMMENT ON COLUMN outbox.paused.since IS 'when it was paused';
 COMMENT ON COLUMN outbox.paused.paused_by IS

@@ -60,8 +60,9 @@ COMMENT ON FUNCTION outbox.note_claims(bigint, xid8, xid8) IS
 --   slots        as many numbers: how many jobs of each task at most; 0 or less: none
 --   payload_max  larger payloads (in bytes) come as NULL: fetch them with outbox.payload
 -- Returns the claimed jobs, by task in the order given, then by priority, then in the order in
--- which they became ready (ready_xid, id). Rows that somebody holds locked are passed over. attempt
--- counts this claim; expired: expires_at has passed, so settle it as dead instead of running it.
+-- which they became ready (ready_xid, id). Rows that somebody holds locked are passed over. Of a task
+-- that is paused none come back (what was claimed before goes on). attempt counts this claim;
+-- expired: expires_at has passed, so settle it as dead instead of running it.
 -- Errors: 22023 owner not registered, NULL or unequal arrays.
 -- Looking without finding anything writes nothing and takes no transaction id.
 CREATE OR REPLACE FUNCTION outbox.claim(
@@ -76,6 +77,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    resting constant text[] := ARRAY(SELECT p.task FROM outbox.paused p); -- few, and mostly none
     picked tid[];
     oldest xid8;
     newest xid8;
@@ -96,7 +98,8 @@ BEGIN
             WHERE j.task = t.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
             ORDER BY j.priority, j.ready_xid, j.id
             LIMIT greatest(t.slots, 0)
-            FOR NO KEY UPDATE SKIP LOCKED) AS r)
+            FOR NO KEY UPDATE SKIP LOCKED) AS r
+        WHERE t.task <> ALL (resting))
     SELECT array_agg(taken.ctid), -- in their order: no aggregate here may ask for another one
            (SELECT x.ready_xid FROM taken x ORDER BY x.ready_xid LIMIT 1),
            (SELECT x.ready_xid FROM taken x ORDER BY x.ready_xid DESC LIMIT 1)

@@ -108,8 +108,8 @@ BEGIN
     IF keyed IS NOT NULL THEN
         stuck := stuck || outbox.busy_keys(keyed);
     END IF;
-    RETURN stuck || ARRAY(SELECT i FROM unnest(asked) AS i
-                          WHERE i <> ALL (stuck) AND outbox.lock_children(ARRAY[i], true) > 0);
+    RETURN stuck || outbox.busy_dependents(
+        ARRAY(SELECT i FROM unnest(asked) AS i WHERE i <> ALL (stuck)), true);
 END
 $$;
 COMMENT ON FUNCTION outbox.busy_cancelled(bigint[]) IS
@@ -192,7 +192,8 @@ COMMENT ON FUNCTION outbox.orders(bigint) IS
     'jobs that a dispatcher shall end or give back, and tasks that it shall not claim';
 
 -- outbox.pause(task, reason): no dispatcher claims jobs of the task any more, from within a second
--- after the commit until outbox.resume. Jobs that run go on; jobs are taken in as before.
+-- after the commit until outbox.resume; outbox.claim and outbox.take hand out none from the commit
+-- on. Jobs that run go on; jobs are taken in as before.
 --   task    a task name, also one that nobody has a handler for
 --   reason  text for those who look
 -- Returns 'paused', or 'already paused' (a reason that is given replaces the one before).

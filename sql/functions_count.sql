@@ -148,4 +148,89 @@ $$;
 COMMENT ON FUNCTION outbox.count_jobs(integer) IS
     'jobs a task and state: exact up to a bound, then an estimate';
 
+-- outbox.count_matching(...): how many of all jobs, live, dead and done, are such; each NULL: any.
+--   tasks, states   names
+--   key
+--   created_before, created_since   when it was enqueued
+--   error           this text is in the reason for which it is dead, in any case of letters
+--   ended_before, ended_since       when it died, or was done
+--   bound           so many are counted at most; of more an estimate is made, from samples of the
+--                   tables: of tasks and states by outbox.count_jobs, as that does
+-- Returns count; and estimated, whether that is an estimate. With other conditions than tasks and
+-- states, what is below the bound is known only when all were read.
+-- Errors: 22023 bound is NULL or below 1.
+CREATE OR REPLACE FUNCTION outbox.count_matching(
+    tasks text[] DEFAULT NULL, states text[] DEFAULT NULL, key text DEFAULT NULL,
+    created_before timestamptz DEFAULT NULL, created_since timestamptz DEFAULT NULL,
+    error text DEFAULT NULL, ended_before timestamptz DEFAULT NULL,
+    ended_since timestamptz DEFAULT NULL, bound integer DEFAULT 10000,
+    OUT count bigint, OUT estimated boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    live_percent float8;
+    dead_percent float8;
+    done_percent float8;
+BEGIN
+    IF (bound > 0) IS NOT TRUE THEN
+        PERFORM outbox.refuse('22023', 'bound is NULL or below 1',
+            'Pass how many jobs are to be counted at most.');
+    END IF;
+    IF num_nonnulls(key, created_before, created_since, error, ended_before, ended_since) = 0 THEN
+        SELECT coalesce(sum(c.count), 0), coalesce(bool_or(c.estimated), false)
+        INTO count, estimated FROM outbox.count_jobs(bound) c
+        WHERE (tasks IS NULL OR c.task = ANY (tasks))
+          AND (states IS NULL OR c.state = ANY (states));
+        RETURN;
+    END IF;
+    estimated := false;
+    SELECT count(*) INTO count
+    FROM (SELECT FROM outbox.jobs j
+          WHERE (tasks IS NULL OR j.task = ANY (tasks))
+              AND (states IS NULL OR j.state = ANY (states))
+              AND (count_matching.key IS NULL OR j.key = count_matching.key)
+              AND (created_before IS NULL OR j.created_at < created_before)
+              AND (created_since IS NULL OR j.created_at >= created_since)
+              AND (error IS NULL OR position(lower(error) IN lower(j.reason)) > 0)
+              AND (ended_before IS NULL OR j.finished_at <= ended_before)
+              AND (ended_since IS NULL OR j.finished_at >= ended_since)
+              AND (error IS NULL AND ended_before IS NULL AND ended_since IS NULL
+                   OR j.finished_at IS NOT NULL) -- leaves the live ones alone
+          LIMIT bound + 1) AS r;
+    IF count <= bound THEN
+        RETURN;
+    END IF;
+    live_percent := outbox.sample_percent('outbox.job');
+    dead_percent := outbox.sample_percent('outbox.dead');
+    done_percent := outbox.sample_percent('outbox.done');
+    SELECT greatest(round(sum(100 / s.percent)), bound + 1), bool_or(s.percent < 100)
+    INTO count, estimated
+    FROM (SELECT live_percent AS percent, j.task,
+                 CASE WHEN j.owner IS NOT NULL THEN 'running'
+                      WHEN j.ready_xid IS NOT NULL THEN 'ready'
+                      WHEN j.waiting OR j.run_at IS NULL THEN 'waiting'
+                      ELSE 'scheduled' END AS state,
+                 j.key, j.created_at, NULL::timestamptz AS finished_at, NULL::text AS reason
+          FROM outbox.job j TABLESAMPLE SYSTEM (live_percent)
+          UNION ALL
+          SELECT dead_percent, d.task, 'dead', d.key, d.created_at, d.finished_at, d.reason
+          FROM outbox.dead d TABLESAMPLE SYSTEM (dead_percent)
+          UNION ALL
+          SELECT done_percent, d.task, 'done', d.key, d.created_at, d.finished_at, NULL
+          FROM outbox.done d TABLESAMPLE SYSTEM (done_percent)) AS s
+    WHERE (tasks IS NULL OR s.task = ANY (tasks))
+              AND (states IS NULL OR s.state = ANY (states))
+              AND (count_matching.key IS NULL OR s.key = count_matching.key)
+              AND (created_before IS NULL OR s.created_at < created_before)
+              AND (created_since IS NULL OR s.created_at >= created_since)
+              AND (error IS NULL OR position(lower(error) IN lower(s.reason)) > 0)
+              AND (ended_before IS NULL OR s.finished_at <= ended_before)
+              AND (ended_since IS NULL OR s.finished_at >= ended_since);
+    estimated := coalesce(estimated, true); -- none was in the samples
+END
+$$;
+COMMENT ON FUNCTION outbox.count_matching(text[], text[], text, timestamptz, timestamptz, text,
+    timestamptz, timestamptz, integer) IS
+    'how many jobs match: exact up to a bound, then an estimate';
+
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

@@ -170,17 +170,17 @@ BEGIN
         n := n - cardinality(picked);
     END IF;
     IF cardinality(picked) > 0 THEN
-        IF started IS NOT FALSE THEN
-            INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
-            SELECT j.id, j.attempts, 'lost', 'dispatcher lost', lost.name
-            FROM outbox.job j WHERE j.id = ANY (picked);
-        END IF;
-        UPDATE outbox.job AS j
-        SET owner = NULL, claim = NULL, ready_xid = pg_current_xact_id(),
-            lost = j.lost + (started IS NOT FALSE)::integer,
-            logged = j.logged OR started IS NOT FALSE,
-            attempts = j.attempts - (started IS FALSE)::integer
-        WHERE j.id = ANY (picked);
+        WITH back AS (
+            UPDATE outbox.job AS j
+            SET owner = NULL, claim = NULL, ready_xid = pg_current_xact_id(),
+                lost = j.lost + (started IS NOT FALSE)::integer,
+                logged = j.logged OR started IS NOT FALSE,
+                attempts = j.attempts - (started IS FALSE)::integer
+            WHERE j.id = ANY (picked)
+            RETURNING j.id, j.attempts)
+        INSERT INTO outbox.attempt (job_id, attempt, outcome, reason, dispatcher)
+        SELECT b.id, b.attempts, 'lost', 'dispatcher lost', lost.name
+        FROM back b WHERE started IS NOT FALSE;
         PERFORM outbox.wake_tasks(tasks, false);
     END IF;
     IF NOT outbox.owned(dispatcher) THEN

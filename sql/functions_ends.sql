@@ -107,10 +107,66 @@ $$;
 COMMENT ON FUNCTION outbox.lock_children(bigint[], boolean) IS
     'internal: locks the jobs that depend on these';
 
+-- outbox.busy_dependents(ids, dies): which of these jobs, locked, can't be ended without waiting for
+-- who holds a job that depends on them; dies: or on those that die with them, and so on. Takes what
+-- it can.
+CREATE OR REPLACE FUNCTION outbox.busy_dependents(ids bigint[], dies boolean) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    level bigint[] := ids;
+BEGIN
+    LOOP
+        IF outbox.lock_children(level, true) > 0 THEN
+            RETURN CASE WHEN cardinality(ids) = 1 THEN ids ELSE ARRAY(
+                SELECT i FROM unnest(ids) AS i
+                WHERE cardinality(outbox.busy_dependents(ARRAY[i], dies)) > 0) END;
+        END IF;
+        EXIT WHEN NOT dies;
+        level := ARRAY(
+            SELECT DISTINCT d.job_id FROM unnest(level) AS i(id)
+            CROSS JOIN LATERAL (
+                SELECT x.job_id FROM outbox.dependency x WHERE x.after_id = i.id OFFSET 0) AS d
+            CROSS JOIN LATERAL (
+                SELECT o.runs_anyway FROM outbox.job o WHERE o.id = d.job_id OFFSET 0) AS j
+            WHERE j.runs_anyway IS NOT TRUE);
+        EXIT WHEN level = '{}';
+    END LOOP;
+    RETURN '{}';
+END
+$$;
+COMMENT ON FUNCTION outbox.busy_dependents(bigint[], boolean) IS
+    'internal: which jobs can''t be ended without waiting for who holds their dependents';
+
+-- outbox.busy_ends(ids, dies): which of these jobs, locked, can't be ended without waiting for their
+-- key's lock, the job behind them, or a job that depends on them. Takes what it can.
+-- Errors: 0A000 not READ COMMITTED.
+CREATE OR REPLACE FUNCTION outbox.busy_ends(ids bigint[], dies boolean) RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    keyed bigint[];
+    stuck bigint[] := '{}';
+BEGIN
+    PERFORM outbox.check_isolation();
+    SELECT array_agg(j.id) INTO keyed FROM outbox.job j
+    WHERE j.id = ANY (ids) AND j.place IS NOT NULL;
+    IF keyed IS NOT NULL THEN
+        stuck := outbox.busy_keys(keyed);
+    END IF;
+    RETURN stuck || outbox.busy_dependents(
+        ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (stuck)), dies);
+END
+$$;
+COMMENT ON FUNCTION outbox.busy_ends(bigint[], boolean) IS
+    'internal: which jobs can''t be ended without waiting for somebody';
+
 -- outbox.resolve(ids, why): what the end of these jobs means for those that depend on them.
 --   why  NULL: they succeeded. Else what is said of them in the reason for which their dependents
 --        are dead: 'is dead', 'was cancelled'
--- They are locked, or gone for long. Dependents of the dead die with them, and so on.
+-- They are locked, or gone for long. Waits for who holds their dependents: who must not has asked
+-- outbox.busy_dependents before. Dependents of the dead die with them, and so on.
 -- Returns whether a job has become ready, or scheduled.
 CREATE OR REPLACE FUNCTION outbox.resolve(ids bigint[], why text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

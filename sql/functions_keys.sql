@@ -272,7 +272,7 @@ BEGIN
         WHERE d.after_id > parent ORDER BY d.after_id, d.job_id LIMIT 1;
         EXIT WHEN NOT FOUND;
         PERFORM FROM outbox.job j WHERE j.id = parent;
-        IF NOT FOUND AND outbox.lock_children(ARRAY[parent], true) = 0 THEN
+        IF NOT FOUND AND outbox.busy_dependents(ARRAY[parent], true) = '{}' THEN
             PERFORM outbox.resolve(ARRAY[parent], 'is gone');
             mended := mended + 1;
         END IF;

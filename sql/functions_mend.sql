@@ -79,11 +79,12 @@ $$;
 COMMENT ON FUNCTION outbox.cancel(bigint) IS
     'removes a job; one that runs is ended first, by its dispatcher';
 
--- outbox.retry(id): makes a dead job a job again (same id, no attempts counted, its attempt rows
--- kept), or a scheduled one ready now. An expires_at that has passed is forgotten. One with a key
--- joins its line at the end, unless it blocked that: then it is where it was.
+-- outbox.retry(id): makes a dead job a job again (same id), or a scheduled one ready now. Its failures
+-- are forgotten, also those of one that is ready: no attempts and no losses are counted any more; its
+-- attempt rows are kept. So is an expires_at that has passed. A dead one with a key joins its line at
+-- the end, unless it blocked that: then it is where it was.
 -- Returns 'retried', 'ready' (it is already), 'waiting' (for another job), 'exists' (nothing happened:
--- a job with its unique key waits), 'running' or 'not found'.
+-- a job with its unique key waits), 'running' (nothing happened) or 'not found'.
 -- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.retry(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -120,14 +121,20 @@ BEGIN
         RETURN 'not found';
     ELSIF live.owner IS NOT NULL THEN
         RETURN 'running';
-    ELSIF live.ready_xid IS NOT NULL THEN
-        RETURN 'ready';
     ELSIF live.waiting THEN
         RETURN 'waiting';
+    ELSIF live.ready_xid IS NOT NULL THEN
+        UPDATE outbox.job j
+        SET attempts = 0, lost = 0,
+            expires_at = CASE WHEN j.expires_at > clock_timestamp() THEN j.expires_at END
+        WHERE j.id = retry.id
+          AND (j.attempts > 0 OR j.lost > 0 OR j.expires_at <= clock_timestamp());
+        RETURN 'ready';
     END IF;
     UPDATE outbox.job j
     SET ready_xid = CASE WHEN j.key IS NULL OR j.place IS NOT NULL THEN pg_current_xact_id() END,
-        run_at = clock_timestamp()
+        run_at = clock_timestamp(), attempts = 0, lost = 0,
+        expires_at = CASE WHEN j.expires_at > clock_timestamp() THEN j.expires_at END
     WHERE j.id = retry.id;
     IF live.key IS NOT NULL AND live.place IS NULL THEN
         PERFORM outbox.join_lines(ARRAY[id]);
@@ -137,6 +144,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION outbox.retry(bigint) IS
-    'makes a dead job a job again, or a scheduled one ready now';
+    'makes a dead job a job again, or a scheduled one ready now; its failures are forgotten';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;

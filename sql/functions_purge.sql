@@ -17,7 +17,8 @@ COMMENT ON FUNCTION outbox.check_age(interval, integer) IS 'internal: checks wha
 -- outbox.purge_kept(batch): removes finished jobs whose keep_until has passed. Internal.
 CREATE OR REPLACE FUNCTION outbox.purge_kept(batch integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     WITH old AS MATERIALIZED (
         SELECT d.id FROM outbox.done d
@@ -40,17 +41,28 @@ COMMENT ON FUNCTION outbox.purge_kept(integer) IS
 CREATE OR REPLACE FUNCTION outbox.purge_done(
     older_than interval, batch integer DEFAULT 1000, task text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    before constant timestamptz := clock_timestamp() - older_than;
     picked bigint[];
 BEGIN
     PERFORM outbox.check_age(older_than, batch);
-    WITH old AS MATERIALIZED (
-        SELECT d.id FROM outbox.done d
-        WHERE d.finished_at < clock_timestamp() - older_than
-          AND (purge_done.task IS NULL OR d.task = purge_done.task)
-        ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
-    SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    IF task IS NULL THEN
+        WITH old AS MATERIALIZED (
+            SELECT d.id FROM outbox.done d
+            WHERE d.finished_at < before
+            ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
+        SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    ELSE -- written so that only the index on both can give the order
+        WITH old AS MATERIALIZED (
+            SELECT d.id FROM outbox.done d
+            WHERE (d.task, d.finished_at) >= (purge_done.task, timestamptz '-infinity')
+              AND (d.task, d.finished_at) < (purge_done.task, before)
+            ORDER BY d.task, d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
+        SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    END IF;
     DELETE FROM outbox.attempt a WHERE a.job_id = ANY (picked);
     DELETE FROM outbox.done d WHERE d.id = ANY (picked);
     RETURN cardinality(picked);
@@ -64,20 +76,31 @@ COMMENT ON FUNCTION outbox.purge_done(interval, integer, text) IS
 CREATE OR REPLACE FUNCTION outbox.purge_dead(
     older_than interval, batch integer DEFAULT 1000, task text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    before constant timestamptz := clock_timestamp() - older_than;
     picked bigint[];
     opened record;
 BEGIN
     PERFORM outbox.check_age(older_than, batch);
-    WITH old AS MATERIALIZED (
-        SELECT d.id FROM outbox.dead d
-        WHERE d.finished_at < clock_timestamp() - older_than
-          AND (purge_dead.task IS NULL OR d.task = purge_dead.task)
-        ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
-    SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    IF task IS NULL THEN
+        WITH old AS MATERIALIZED (
+            SELECT d.id FROM outbox.dead d
+            WHERE d.finished_at < before
+            ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
+        SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    ELSE -- written so that only the index on both can give the order
+        WITH old AS MATERIALIZED (
+            SELECT d.id FROM outbox.dead d
+            WHERE (d.task, d.finished_at) >= (purge_dead.task, timestamptz '-infinity')
+              AND (d.task, d.finished_at) < (purge_dead.task, before)
+            ORDER BY d.task, d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
+        SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
+    END IF;
     FOR opened IN SELECT d.id, d.task, d.key FROM outbox.dead d
-                  WHERE d.id = ANY (picked) AND d.blocks LOOP
+                  WHERE d.id = ANY (picked) AND d.blocks IS NOT FALSE LOOP -- not by dead_blocks
         IF outbox.try_keys(ARRAY[outbox.key_bucket(opened.task, opened.key)]) = '{}' THEN
             picked := array_remove(picked, opened.id);
         ELSE
@@ -98,14 +121,17 @@ COMMENT ON FUNCTION outbox.purge_dead(interval, integer, text) IS
 CREATE OR REPLACE FUNCTION outbox.purge_attempts(
     older_than interval, batch integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    before constant timestamptz := clock_timestamp() - older_than;
     n integer;
 BEGIN
     PERFORM outbox.check_age(older_than, batch);
     WITH old AS MATERIALIZED (
         SELECT a.job_id, a.seq FROM outbox.attempt a
-        WHERE a.started_at < clock_timestamp() - older_than
+        WHERE a.started_at < before
         ORDER BY a.started_at LIMIT batch FOR UPDATE SKIP LOCKED)
     DELETE FROM outbox.attempt a USING old o WHERE a.job_id = o.job_id AND a.seq = o.seq;
     GET DIAGNOSTICS n = ROW_COUNT;

@@ -55,18 +55,21 @@ DECLARE
     keyed bigint[];
     given bigint[];
     parents bigint[];
+    dying bigint[];
     stuck bigint[] := '{}';
 BEGIN
     WITH taken AS MATERIALIZED (
         SELECT r.id, r.is_head AND (r.is_unique OR w.ends OR r.is_asked) AS hands_over,
-               r.linked AND (w.ends OR r.is_asked) AS resolves,
+               r.linked AND w.is_done AS resolves,
+               r.linked AND NOT w.is_done AND (w.ends OR r.is_asked) AS dies,
                r.is_unique AND (NOT w.ends OR r.repeats) AS is_given_back
         FROM (SELECT u.id, u.claim, u.fate
               FROM ROWS FROM (unnest(ids), unnest(claims), jsonb_array_elements(outcomes))
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends) AS w
+            SELECT coalesce(t.fate ->> 'outcome', 'done') IN ('done', 'dead') AS ends,
+                   coalesce(t.fate ->> 'outcome', 'done') = 'done' AS is_done) AS w
         CROSS JOIN LATERAL (
             SELECT j.id, j.place IS NOT NULL AS is_head, j.linked,
                    j.repeat_every IS NOT NULL AS repeats,
@@ -78,8 +81,8 @@ BEGIN
             FOR UPDATE SKIP LOCKED) AS r)
     SELECT coalesce(array_agg(t.id), '{}'), array_agg(t.id) FILTER (WHERE t.hands_over),
            array_agg(t.id) FILTER (WHERE t.is_given_back),
-           array_agg(t.id) FILTER (WHERE t.resolves)
-    INTO locked, keyed, given, parents FROM taken t;
+           array_agg(t.id) FILTER (WHERE t.resolves), array_agg(t.id) FILTER (WHERE t.dies)
+    INTO locked, keyed, given, parents, dying FROM taken t;
     IF keyed IS NOT NULL THEN
         stuck := outbox.busy_keys(keyed);
     END IF;
@@ -90,9 +93,12 @@ BEGIN
             WHERE i <> ALL (stuck) AND (g.twin = 0 OR outbox.busy_merge(i, g.twin)));
     END IF;
     IF parents IS NOT NULL THEN
-        stuck := stuck || ARRAY(SELECT i FROM unnest(parents) AS i
-                                WHERE i <> ALL (stuck)
-                                  AND outbox.lock_children(ARRAY[i], true) > 0);
+        stuck := stuck || outbox.busy_dependents(
+            ARRAY(SELECT i FROM unnest(parents) AS i WHERE i <> ALL (stuck)), false);
+    END IF;
+    IF dying IS NOT NULL THEN
+        stuck := stuck || outbox.busy_dependents(
+            ARRAY(SELECT i FROM unnest(dying) AS i WHERE i <> ALL (stuck)), true);
     END IF;
     RETURN stuck || ARRAY(
         SELECT r.id FROM unnest(ids, claims) AS t(id, claim)
@@ -227,6 +233,7 @@ DECLARE
     ended_ids bigint[];
     fate_ids bigint[];
     fates jsonb[];
+    held_attempts integer[];
 BEGIN
     IF outcomes IS NOT NULL THEN
         PERFORM outbox.check_outcomes(outcomes, cardinality(ids));
@@ -250,12 +257,12 @@ BEGIN
                    AS u(id, claim, fate)
               ORDER BY u.id) AS t
         CROSS JOIN LATERAL (
-            SELECT j.id, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique,
+            SELECT j.id, j.attempts, j.linked, j.claimed_unique_key IS NOT NULL AS is_unique,
                    j.repeat_every IS NOT NULL AS repeats
             FROM outbox.job j
             WHERE j.id = t.id AND j.owner = settle_mixed.owner AND j.claim = t.claim
             FOR UPDATE) AS r)
-    SELECT array_agg(l.id), array_agg(l.claim),
+    SELECT array_agg(l.id), array_agg(l.claim), array_agg(l.attempts),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
                                      AND l.fate ->> 'keep_ms' IS NULL),
            array_agg(l.id) FILTER (WHERE l.outcome = 'done' AND NOT l.repeats
@@ -271,8 +278,8 @@ BEGIN
            array_agg(l.fate) FILTER (WHERE l.outcome <> 'done'),
            array_agg(l.id) FILTER (WHERE l.is_unique AND l.outcome IN ('retry', 'release')),
            array_agg(l.id) FILTER (WHERE l.linked)
-    INTO held_ids, held_claims, done_ids, kept_ids, keep_ms, again_ids, won_ids, lost_ids,
-         passing_ids, fate_ids, fates, unique_ids, tied_ids
+    INTO held_ids, held_claims, held_attempts, done_ids, kept_ids, keep_ms, again_ids, won_ids,
+         lost_ids, passing_ids, fate_ids, fates, unique_ids, tied_ids
     FROM locked l;
     more := false;
     cancelled := outbox.end_cancelled(fate_ids);
@@ -315,7 +322,7 @@ BEGIN
         DELETE FROM outbox.attempt a WHERE a.job_id = ANY (logged_ids);
     END IF;
     IF fate_ids IS NOT NULL THEN
-        PERFORM outbox.log_attempts(owner, fate_ids, fates);
+        PERFORM outbox.log_attempts(owner, fate_ids, fates, held_ids, held_attempts);
         PERFORM outbox.put_back(fate_ids, fates);
         PERFORM outbox.bury(fate_ids, fates);
     END IF;
@@ -414,13 +421,14 @@ $$;
 COMMENT ON FUNCTION outbox.check_outcomes(jsonb, integer) IS
     'internal: raises an error unless these are outcomes';
 
--- outbox.log_attempts(owner, ids, fates): the attempt rows of retry and dead. Internal; the jobs
--- are locked and still in their claimed state.
-CREATE OR REPLACE FUNCTION outbox.log_attempts(owner bigint, ids bigint[], fates jsonb[])
+-- outbox.log_attempts(owner, ids, fates, claimed_ids, attempts): the attempt rows of retry and dead.
+-- claimed_ids, attempts: each job's number of attempts, of other jobs too. Internal.
+CREATE OR REPLACE FUNCTION outbox.log_attempts(
+    owner bigint, ids bigint[], fates jsonb[], claimed_ids bigint[], attempts integer[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_nestloop = on SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason,
                                 exit_code, signal, http_status, output_head, output_tail,
@@ -432,13 +440,13 @@ BEGIN
            decode(f.fate ->> 'tail', 'base64'), (f.fate ->> 'output_bytes')::bigint,
            (SELECT d.name FROM outbox.dispatcher d WHERE d.id = log_attempts.owner)
     FROM unnest(ids, fates) AS f(id, fate)
-    CROSS JOIN LATERAL (
-        SELECT o.id, o.attempts FROM outbox.job o WHERE o.id = f.id OFFSET 0) AS j
+    JOIN (SELECT DISTINCT u.* FROM unnest(claimed_ids, attempts) AS u(id, attempts)) AS j
+        ON j.id = f.id
     WHERE f.fate ->> 'outcome' = 'retry'
        OR f.fate ->> 'outcome' = 'dead' AND (f.fate ->> 'uncounted')::boolean IS NOT TRUE;
 END
 $$;
-COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[]) IS
+COMMENT ON FUNCTION outbox.log_attempts(bigint, bigint[], jsonb[], bigint[], integer[]) IS
     'internal: writes attempt rows';
 
 -- outbox.put_back(ids, fates): those with the outcome retry or release lose their owner and become

@@ -1,10 +1,107 @@
 -- functions_take.sql: the simplest consumer: a job is deleted in the transaction that does its work.
 -- min_level: 1
 
+-- outbox.hold_ready(task, n): locks up to n ready jobs of the task that can be ended without waiting
+-- for anybody, by priority, then age. Internal. Passed over are rows that somebody holds, jobs whose
+-- key's lock, next in line, or dependents somebody holds, and expired ones; it reads on until there
+-- are n, each row once. Of a paused task there is none.
+-- Returns ids; linked_ids, those of them whose end means something to others; and expired_ids: up to
+-- a thousand of the expired jobs passed over, locked likewise.
+-- A key's lock is tried before its row is locked: a row of a busy key stays free for others, who may
+-- take it before we commit. FOR UPDATE, as who puts a dependent holds FOR KEY SHARE: it would not
+-- be seen, and stranded.
+-- Errors: 0A000 a job with a key, or with dependents, and the transaction is not READ COMMITTED.
+CREATE OR REPLACE FUNCTION outbox.hold_ready(
+    task text, n integer, OUT ids bigint[], OUT linked_ids bigint[], OUT expired_ids bigint[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    now_at constant timestamptz := clock_timestamp();
+    passes_expired boolean := false;
+    seen record;
+    busy bigint[];
+    at_priority smallint := 0; -- how far it came
+    at_xid xid8 := '0';
+    at_id bigint := 0;
+BEGIN
+    ids := '{}';
+    linked_ids := '{}';
+    expired_ids := '{}';
+    PERFORM FROM outbox.paused p WHERE p.task = hold_ready.task;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    WHILE cardinality(ids) < n LOOP
+        WITH taken AS MATERIALIZED (
+            SELECT j.id, j.priority, j.ready_xid, j.linked,
+                   coalesce(j.expires_at <= now_at, false) AS expired
+            FROM outbox.job j
+            WHERE j.task = hold_ready.task
+              AND (j.priority, j.ready_xid, j.id) > (at_priority, at_xid, at_id)
+              AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+              AND CASE WHEN j.owner IS NOT NULL OR passes_expired AND j.expires_at <= now_at
+                       THEN false
+                       WHEN j.key IS NULL THEN true
+                       ELSE pg_try_advisory_xact_lock(1869968491,
+                                                      outbox.key_bucket(j.task, j.key)) END
+            ORDER BY j.priority, j.ready_xid, j.id
+            LIMIT n - cardinality(ids)
+            FOR UPDATE SKIP LOCKED)
+        SELECT count(*) AS n, bool_or(t.expired) AS has_expired,
+               array_agg(t.id) FILTER (WHERE NOT t.expired) AS ids,
+               array_agg(t.id) FILTER (WHERE t.linked AND NOT t.expired) AS linked,
+               (array_agg(t.priority))[count(*)::integer] AS priority,
+               (array_agg(t.ready_xid))[count(*)::integer] AS xid,
+               (array_agg(t.id))[count(*)::integer] AS id
+        INTO seen FROM taken t;
+        passes_expired := passes_expired OR coalesce(seen.has_expired, false);
+        IF seen.linked IS NOT NULL THEN
+            busy := outbox.busy_ends(seen.linked, false);
+            linked_ids := linked_ids || ARRAY(SELECT i FROM unnest(seen.linked) AS i
+                                              WHERE i <> ALL (busy));
+            ids := ids || ARRAY(SELECT i FROM unnest(seen.ids) AS i WHERE i <> ALL (busy));
+        ELSE
+            ids := ids || seen.ids;
+        END IF;
+        EXIT WHEN seen.n = 0;
+        at_priority := seen.priority;
+        at_xid := seen.xid;
+        at_id := seen.id;
+    END LOOP;
+    IF passes_expired THEN
+        IF cardinality(ids) < n THEN
+            at_priority := 5; -- it came to the end
+        END IF;
+        WITH taken AS MATERIALIZED (
+            SELECT j.id, j.linked FROM outbox.job j
+            WHERE j.task = hold_ready.task
+              AND (j.priority, j.ready_xid, j.id) < (at_priority, at_xid, at_id)
+              AND j.ready_xid IS NOT NULL AND j.owner IS NULL
+              AND CASE WHEN j.owner IS NOT NULL OR (j.expires_at <= now_at) IS NOT TRUE THEN false
+                       WHEN j.key IS NULL THEN true
+                       ELSE pg_try_advisory_xact_lock(1869968491,
+                                                      outbox.key_bucket(j.task, j.key)) END
+            ORDER BY j.priority, j.ready_xid, j.id
+            LIMIT 1000
+            FOR UPDATE SKIP LOCKED)
+        SELECT array_agg(t.id) AS ids, array_agg(t.id) FILTER (WHERE t.linked) AS linked
+        INTO seen FROM taken t;
+        busy := CASE WHEN seen.linked IS NULL THEN '{}'
+                     ELSE outbox.busy_ends(seen.linked, true) END;
+        expired_ids := ARRAY(SELECT i FROM unnest(seen.ids) AS i WHERE i <> ALL (busy));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.hold_ready(text, integer) IS
+    'internal: locks ready jobs of a task that can be ended without waiting for anybody';
+
 -- outbox.take(task, n): takes up to n ready jobs off the task, by priority, then age. Their end, as
 -- done, is part of the caller's transaction: rolled back, they are there as before. Rows that
 -- somebody holds are passed over, so that any number of consumers may take at once; so are jobs
--- whose key somebody holds. Those that have expired are put aside as dead.
+-- whose key, or whose dependents, somebody holds: it returns fewer than n only if there are no
+-- others. Of a paused task there are none. Those that have expired are put aside as dead.
 -- Errors: 0A000 a job with a key, or with dependents, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.take(task text, n integer DEFAULT 1)
 RETURNS TABLE(id bigint, priority smallint, attempts integer, max_attempts integer, encoding text,
@@ -17,47 +114,26 @@ DECLARE
     ids bigint[];
     linked_ids bigint[];
     expired_ids bigint[];
-    keyed_ids bigint[];
-    busy bigint[] := '{}';
     again_ids bigint[];
 BEGIN
-    WITH taken AS MATERIALIZED (
-        SELECT j.id, j.linked, j.place, coalesce(j.expires_at <= clock_timestamp(), false) AS expired
-        FROM outbox.job j
-        WHERE j.task = take.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
-        ORDER BY j.priority, j.ready_xid, j.id
-        LIMIT greatest(take.n, 0)
-        FOR UPDATE SKIP LOCKED)
-    SELECT array_agg(t.id), array_agg(t.id) FILTER (WHERE t.linked),
-           array_agg(t.id) FILTER (WHERE t.expired),
-           array_agg(t.id) FILTER (WHERE t.place IS NOT NULL)
-    INTO ids, linked_ids, expired_ids, keyed_ids FROM taken t;
-    IF ids IS NULL THEN
-        RETURN;
-    END IF;
-    IF linked_ids IS NOT NULL THEN
-        PERFORM outbox.check_isolation();
-        IF keyed_ids IS NOT NULL THEN
-            busy := outbox.busy_keys(keyed_ids);
-        END IF;
-        ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (busy));
-        linked_ids := ARRAY(SELECT i FROM unnest(linked_ids) AS i WHERE i <> ALL (busy));
-        expired_ids := ARRAY(SELECT i FROM unnest(expired_ids) AS i WHERE i <> ALL (busy));
-        PERFORM outbox.hand_over(linked_ids);
-    END IF;
+    SELECT h.ids, h.linked_ids, h.expired_ids INTO ids, linked_ids, expired_ids
+    FROM outbox.hold_ready(task, n) h;
     IF cardinality(expired_ids) > 0 THEN
+        PERFORM outbox.hand_over(expired_ids);
         PERFORM outbox.bury_all(expired_ids,
                                 array_fill('expired'::text, ARRAY[cardinality(expired_ids)]));
         PERFORM outbox.resolve(expired_ids, 'is dead');
-        ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (expired_ids));
-        linked_ids := ARRAY(SELECT i FROM unnest(linked_ids) AS i WHERE i <> ALL (expired_ids));
+    END IF;
+    IF cardinality(ids) = 0 THEN
+        RETURN;
     END IF;
     RETURN QUERY
     SELECT j.id, j.priority, j.attempts, j.max_attempts::integer, j.encoding, j.payload, j.headers,
            j.key, j.created_at
     FROM unnest(ids) WITH ORDINALITY AS i(id, n)
     CROSS JOIN LATERAL (SELECT * FROM outbox.job x WHERE x.id = i.id OFFSET 0) AS j;
-    IF linked_ids IS NOT NULL THEN
+    IF cardinality(linked_ids) > 0 THEN
+        PERFORM outbox.hand_over(linked_ids);
         PERFORM outbox.resolve(linked_ids, NULL);
         PERFORM outbox.tell_done(linked_ids, 'done');
         again_ids := ARRAY(SELECT j.id FROM outbox.job j

@@ -41,29 +41,16 @@ $$;
 COMMENT ON FUNCTION outbox.states(bigint[]) IS
     'what became of jobs: still live, done, dead, or gone';
 
--- outbox.can_take(task): whether outbox.take would find a job now: a ready one that nobody holds. For
--- those that wait for one, outside a transaction. Scheduled jobs whose time has come, of any task,
--- are made ready first: where no dispatcher runs, nobody else does.
+-- outbox.can_take(task): whether outbox.take would find a job now: a ready one that nobody holds (or
+-- an expired one, to put aside). For those that wait for one, outside a transaction. Scheduled jobs
+-- whose time has come, of any task, are made ready first: where no dispatcher runs, nobody else does.
 -- Errors: 0A000 a job with a key, and the transaction is not READ COMMITTED.
 CREATE OR REPLACE FUNCTION outbox.can_take(task text) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    free bigint[];
-    keyed bigint[];
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM outbox.make_due('-infinity', 1000);
-    WITH looked AS MATERIALIZED (
-        SELECT j.id, j.place FROM outbox.job j
-        WHERE j.task = can_take.task AND j.ready_xid IS NOT NULL AND j.owner IS NULL
-        ORDER BY j.priority, j.ready_xid, j.id
-        LIMIT 10
-        FOR UPDATE SKIP LOCKED)
-    SELECT array_agg(l.id) FILTER (WHERE l.place IS NULL),
-           array_agg(l.id) FILTER (WHERE l.place IS NOT NULL) INTO free, keyed FROM looked l;
-    RETURN free IS NOT NULL
-           OR keyed IS NOT NULL AND cardinality(outbox.busy_keys(keyed)) < cardinality(keyed);
+    RETURN (SELECT cardinality(h.ids) + cardinality(h.expired_ids) > 0
+            FROM outbox.hold_ready(task, 1) h);
 END
 $$;
 COMMENT ON FUNCTION outbox.can_take(text) IS

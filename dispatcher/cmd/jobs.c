@@ -24,7 +24,8 @@ static const struct cmd_option options[] = {
     {"older-than", 'o', "DURATION", "only dead or done ones that ended so long ago"},
     {"newer-than", '\0', "DURATION", "only dead or done ones that ended since"},
     {"limit", 'n', "N", "at most so many, the newest (default 50; 0: all)"},
-    {"count", '\0', NULL, "print only how many there are"},
+    {"count", '\0', NULL, "print only how many there are; of many, an estimate (~)"},
+    {"exact", 'x', NULL, "with --count: count every row, however many there are"},
     CMD_OPTION_JSON,
     CMD_OPTION_DATABASE,
     CMD_OPTION_CONFIG,
@@ -87,6 +88,8 @@ static int read_filter(const struct cmd_args *args, struct buf *tasks, struct bu
                        struct admin_filter *f)
 {
     int code = check_states(args);
+    if (code == 0 && cmd_has(args, "exact") && !cmd_has(args, "count"))
+        code = cmd_usage(args, "--exact goes with --count");
     if (code == 0)
         code = check_tasks(args);
     f->tasks = input_array(args, "task", tasks);
@@ -190,10 +193,18 @@ static int count_jobs(const struct cmd_args *args, struct admin *admin,
                       const struct admin_filter *filter)
 {
     int64_t count = 0;
+    bool is_estimate = false;
     struct admin_error error;
-    if (admin_jobs_count(admin, filter, &count, &error) != 0)
+    int err = cmd_has(args, "exact")
+                  ? admin_jobs_count(admin, filter, &count, &error)
+                  : admin_jobs_estimate(admin, filter, &count, &is_estimate, &error);
+    if (err != 0)
         return cmd_db_failed(args, admin, &error);
-    (void)printf(cmd_has(args, "json") ? "{\"count\": %" PRId64 "}\n" : "%" PRId64 "\n", count);
+    if (cmd_has(args, "json"))
+        (void)printf("{\"count\": %" PRId64 ", \"estimated\": %s}\n", count,
+                     is_estimate ? "true" : "false");
+    else
+        (void)printf("%s%" PRId64 "\n", is_estimate ? "~" : "", count);
     return OB_EXIT_OK;
 }
 
@@ -223,7 +234,9 @@ const struct command cmd_jobs_command = {
     .group = CMD_LOOK,
     .operands = "",
     .summary = "list jobs by task, state, key or age, or count them",
-    .description = "The newest first. Looking locks nothing and disturbs nobody.",
+    .description =
+        "The newest first. Looking locks nothing and disturbs nobody. Of more than 10,000,\n"
+        "--count makes an estimate, with a ~, unless --exact is given.",
     .options = options,
     .run = run,
 };

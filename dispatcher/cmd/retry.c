@@ -138,9 +138,9 @@ const struct command cmd_retry_command = {
     .operands_max = -1,
     .summary = "run dead jobs again, scheduled ones now",
     .description =
-        "A dead job becomes a job again, with its id and all its attempts before it; a scheduled "
-        "one\n"
-        "runs now. Says for each what became of it, and exits with 1 if any was not found.\n"
+        "A dead job becomes a job again, with its id; a scheduled one runs now. Its failures are\n"
+        "forgotten: it has all its attempts before it. Says for each what became of it, and exits\n"
+        "with 1 if any was not found.\n"
         "    outbox retry 17 18\n"
         "    outbox retry --task resize-image --all\n"
         "    outbox retry --all --error 'HTTP 503' --newer-than 2h",

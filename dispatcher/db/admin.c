@@ -173,6 +173,14 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     " AND $7::text IS NULL AND $8::bigint IS NULL AND $9::bigint IS NULL"                          \
     " OR j.finished_at IS NOT NULL)"
 
+static const char count_matching_sql[] =
+    "SELECT m.count::text, m.estimated::text FROM outbox.count_matching($1::text[], $2::text[],"
+    " $3::text, least(to_timestamp(0) + $4::bigint * interval '1 us',"
+    " clock_timestamp() - $6::bigint * interval '1 ms'),"
+    " to_timestamp(0) + $5::bigint * interval '1 us', $7::text,"
+    " clock_timestamp() - $8::bigint * interval '1 ms',"
+    " clock_timestamp() - $9::bigint * interval '1 ms') AS m";
+
 /* In the view's order, the one in which they were recorded: numbers begin again with a retry by
  * hand. */
 static const char attempts_sql[] =
@@ -252,6 +260,23 @@ int admin_jobs_count(struct admin *a, const struct admin_filter *filter, int64_t
     filter_params(filter, values, numbers);
     return admin_query_number(a, ADMIN_READER, "SELECT count(*)::text FROM outbox.jobs j" JOB_WHERE,
                               FILTER_PARAMS - 1, values, ret_count, reterr);
+}
+
+int admin_jobs_estimate(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
+                        bool *ret_is_estimate, struct admin_error *reterr)
+{
+    const char *values[FILTER_PARAMS];
+    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
+    struct admin_rows *rows = NULL;
+    filter_params(filter, values, numbers);
+    int err =
+        admin_query(a, ADMIN_READER, count_matching_sql, FILTER_PARAMS - 1, values, &rows, reterr);
+    if (err != 0)
+        return err;
+    *ret_count = admin_int(rows, 0, 0, 0);
+    *ret_is_estimate = admin_bool(rows, 0, 1);
+    admin_rows_free(rows);
+    return 0;
 }
 
 static int query_id(struct admin *a, const char *sql, int64_t id, struct admin_rows **ret_rows,

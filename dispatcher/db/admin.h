@@ -121,8 +121,12 @@ enum admin_job_column {
 /* Newest first. */
 int admin_jobs(struct admin *a, const struct admin_filter *filter, struct admin_rows **ret_rows,
                struct admin_error *reterr) OB_MUST_CHECK;
+/* All are read. */
 int admin_jobs_count(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
                      struct admin_error *reterr) OB_MUST_CHECK;
+/* Of more than 10,000 an estimate is made. */
+int admin_jobs_estimate(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
+                        bool *ret_is_estimate, struct admin_error *reterr) OB_MUST_CHECK;
 /* One row, or none. */
 int admin_job_by_id(struct admin *a, int64_t id, struct admin_rows **ret_rows,
                     struct admin_error *reterr) OB_MUST_CHECK;

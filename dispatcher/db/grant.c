@@ -48,6 +48,7 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.requeue",
     "EXECUTE ON FUNCTION outbox.states",
     "EXECUTE ON FUNCTION outbox.count_jobs",
+    "EXECUTE ON FUNCTION outbox.count_matching",
     "EXECUTE ON FUNCTION outbox.can_take",
     "EXECUTE ON FUNCTION outbox.orders",
     "EXECUTE ON FUNCTION outbox.pause",
@@ -60,6 +61,7 @@ static const char *const reader[] = {
     "EXECUTE ON FUNCTION outbox.level",
     "EXECUTE ON FUNCTION outbox.states",
     "EXECUTE ON FUNCTION outbox.count_jobs",
+    "EXECUTE ON FUNCTION outbox.count_matching",
     "SELECT ON outbox.jobs, outbox.stats, outbox.attempts, outbox.dispatchers, outbox.pauses",
     NULL,
 };

@@ -432,6 +432,98 @@ START_TEST(many_at_once_lose_nobody)
 }
 END_TEST
 
+/* ---- who holds what depends on a dependent ---- */
+
+/* 1 runs; 2 depends on it, and 3 on 2: with 1, they all die. Who puts one that depends on 3 holds 3
+ * until the transaction ends, and must not hold up a dispatcher meanwhile. */
+static PGconn *hold_the_third(PGconn *conn)
+{
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a'); SELECT outbox.enqueue('a', after => '{1}');"
+                     "SELECT outbox.enqueue('a', after => '{2}')");
+    CLAIMED(conn, "1");
+    PGconn *producer = begin();
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', after => '{3}')");
+    return producer;
+}
+
+static void run_without_waiting(PGconn *conn, const char *sql)
+{
+    begin_sql(conn, sql);
+    ck_assert_msg(ended_or_blocked(conn), "waits: %s", sql);
+    end_sql(conn);
+}
+
+#define ALL_DEAD "1|dead|exit 65;2|dead|dependency 1 is dead;3|dead|dependency 2 is dead;" FOURTH
+#define FOURTH   "4|dead|dependency 3 is dead"
+
+START_TEST(a_death_whose_dependents_dependents_are_held_is_recorded_later)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *producer = hold_the_third(conn);
+    run_without_waiting(conn, settle_sql(1, DEAD, true));
+    STATES(conn, "1|running;2|waiting;3|waiting");
+    commit(producer);
+    ck_rows(conn, settle_sql(1, DEAD, true), "1|done");
+    ck_rows(conn, "SELECT id, state, reason FROM outbox.jobs ORDER BY id", ALL_DEAD);
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(a_success_is_recorded_whoever_holds_the_dependents_dependents)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *producer = hold_the_third(conn);
+    ck_rows(conn, settle_sql(1, NULL, true), "1|done");
+    STATES(conn, "2|ready;3|waiting");
+    commit(producer);
+    PQfinish(conn);
+}
+END_TEST
+
+/* One that runs all the same does not die, and those behind it do not either. */
+START_TEST(a_death_is_recorded_whoever_holds_what_does_not_die_of_it)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a'); SELECT outbox.enqueue('a', after => '{1}',"
+                     " on_failed_dependency => 'run'); SELECT outbox.enqueue('a', after => '{2}')");
+    CLAIMED(conn, "1");
+    PGconn *producer = begin();
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', after => '{3}')");
+    ck_rows(conn, settle_sql(1, DEAD, true), "1|done");
+    STATES(conn, "1|dead;2|ready;3|waiting");
+    commit(producer);
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(a_take_over_leaves_the_cancelled_whose_dependents_dependents_are_held)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *producer = hold_the_third(conn);
+    ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
+    run_without_waiting(conn, "SELECT outbox.take_over(1, NULL)");
+    STATES(conn, "1|running;2|waiting;3|waiting");
+    commit(producer);
+    pg_exec_ok(conn, "SELECT outbox.take_over(1, NULL)");
+    STATES(conn, "2|dead;3|dead;4|dead");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(mending_leaves_what_is_held)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *producer = hold_the_third(conn);
+    pg_exec_ok(conn, "DELETE FROM outbox.job WHERE id = 1");
+    run_without_waiting(conn, "SELECT outbox.mend()");
+    STATES(conn, "2|waiting;3|waiting");
+    commit(producer);
+    ck_rows(conn, "SELECT outbox.mend()", "1");
+    STATES(conn, "2|dead;3|dead;4|dead");
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_after");
@@ -458,5 +550,11 @@ Suite *test_suite(void)
     TCase *stress = sql_case(suite, "stress");
     tcase_set_timeout(stress, 60);
     tcase_add_test(stress, many_at_once_lose_nobody);
+    TCase *tc = sql_case(suite, "who holds what depends on a dependent");
+    tcase_add_test(tc, a_death_whose_dependents_dependents_are_held_is_recorded_later);
+    tcase_add_test(tc, a_success_is_recorded_whoever_holds_the_dependents_dependents);
+    tcase_add_test(tc, a_death_is_recorded_whoever_holds_what_does_not_die_of_it);
+    tcase_add_test(tc, a_take_over_leaves_the_cancelled_whose_dependents_dependents_are_held);
+    tcase_add_test(tc, mending_leaves_what_is_held);
     return suite;
 }

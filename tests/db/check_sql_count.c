@@ -84,11 +84,89 @@ START_TEST(above_the_bound_it_estimates_and_says_so)
 }
 END_TEST
 
+/* ---- with conditions ---- */
+
+/* What outbox.count_matching says, and what is there. */
+static void ck_matching(PGconn *conn, const char *arguments, const char *where)
+{
+    char sql[512];
+    (void)snprintf(
+        sql, sizeof sql,
+        "SELECT m.count = c.count, m.estimated, c.count > 0 FROM outbox.count_matching(%s)"
+        " m, (SELECT count(*) FROM outbox.jobs WHERE %s) c",
+        arguments, where);
+    ck_assert_msg(strcmp(rows_of(conn, sql), "t|f|t") == 0, "%s: %s", arguments,
+                  rows_of(conn, sql));
+}
+
+START_TEST(each_condition_is_counted)
+{
+    PGconn *conn = mixed();
+    pg_exec_ok(conn,
+               "UPDATE outbox.job SET created_at = created_at - interval '1 day' WHERE id < 9");
+    pg_exec_ok(conn, "UPDATE outbox.dead SET finished_at = finished_at - interval '1 day'");
+    ck_matching(conn, "", "true");
+    ck_matching(conn, "tasks => '{a,b}'", "task IN ('a', 'b')");
+    ck_matching(conn, "states => '{ready,dead}'", "state IN ('ready', 'dead')");
+    ck_matching(conn, "'{a}', '{running}'", "task = 'a' AND state = 'running'");
+    for (int bound = 1; bound <= 10000; bound += 9999) { /* small tables are sampled as a whole */
+        char arguments[200];
+        (void)snprintf(arguments, sizeof arguments, "key => 'k', bound => %d", bound);
+        ck_matching(conn, arguments, "key = 'k'");
+        (void)snprintf(arguments, sizeof arguments,
+                       "created_before => now() - interval '1 hour', bound => %d", bound);
+        ck_matching(conn, arguments, "created_at < now() - interval '1 hour'");
+        (void)snprintf(arguments, sizeof arguments,
+                       "'{a}', '{ready}', created_since => now() - interval '1 hour', bound => %d",
+                       bound);
+        ck_matching(conn, arguments,
+                    "task = 'a' AND state = 'ready' AND created_at > now() - interval '1 hour'");
+        (void)snprintf(arguments, sizeof arguments, "error => 'EXIT', bound => %d", bound);
+        ck_matching(conn, arguments, "reason LIKE '%exit%'");
+        (void)snprintf(arguments, sizeof arguments,
+                       "ended_before => now() - interval '1 hour', bound => %d", bound);
+        ck_matching(conn, arguments, "state = 'dead'");
+        (void)snprintf(arguments, sizeof arguments,
+                       "ended_since => now() - interval '1 hour', bound => %d", bound);
+        ck_matching(conn, arguments, "state = 'done'");
+    }
+    ck_rows(conn, "SELECT * FROM outbox.count_matching('{none}')", "0|f");
+    ck_rows(conn, "SELECT * FROM outbox.count_matching(key => 'none')", "0|f");
+    pg_exec_fails(conn, "SELECT outbox.count_matching(bound => 0)", "22023", "bound");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(many_that_match_are_estimated)
+{
+    PGconn *conn = mixed();
+    pg_exec_ok(conn,
+               "INSERT INTO outbox.dead (id, created_at, finished_at, attempts, lost, priority,"
+               " logged, task, encoding, reason, payload) SELECT 1000 + n, now(), now(), 1, 0,"
+               " 2, false, 'big', 'json', CASE n % 3 WHEN 0 THEN 'exit 3' ELSE 'HTTP 500' END,"
+               " '{}' FROM generate_series(1, 150000) AS n");
+    pg_exec_ok(conn, "ANALYZE outbox.dead");
+    ck_rows(conn,
+            "SELECT count BETWEEN 80000 AND 120000, estimated FROM outbox.count_matching("
+            "error => 'http')",
+            "t|t");
+    ck_rows(conn,
+            "SELECT count BETWEEN 120000 AND 180000, estimated FROM outbox.count_matching('{big}')",
+            "t|t");
+    ck_rows(conn, "SELECT * FROM outbox.count_matching(error => 'exit 65')", "1|f");
+    ck_rows(conn, "SELECT * FROM outbox.count_matching(error => 'exit', bound => 60000)",
+            "50001|f");
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_count");
     TCase *tc = sql_case(suite, "counts");
     tcase_add_test(tc, up_to_the_bound_it_counts_exactly);
     tcase_add_test(tc, above_the_bound_it_estimates_and_says_so);
+    tcase_add_test(tc, each_condition_is_counted);
+    tcase_add_test(tc, many_that_match_are_estimated);
     return suite;
 }

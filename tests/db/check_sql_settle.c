@@ -256,6 +256,53 @@ START_TEST(retry_makes_a_scheduled_job_ready_now)
 }
 END_TEST
 
+#define LATER "{\"outcome\": \"retry\", \"reason\": \"exit 1\", \"delay_ms\": 60000}"
+
+START_TEST(retry_forgets_the_failures_of_a_scheduled_job)
+{
+    PGconn *conn = testdb_connect();
+    register_one(conn);
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', max_attempts => 2, expires_at => '2100-01-01');"
+                     "SELECT outbox.enqueue('a', key => 'k')");
+    ck_rows(conn, "SELECT count(*) FROM outbox.claim(1, 1, '{a}', '{2}')", "2");
+    ck_rows(conn, "SELECT answer FROM outbox.settle(1, '{1,2}', '{1,2}', '[" LATER ", " LATER "]')",
+            "done;done");
+    pg_exec_ok(conn, "UPDATE outbox.job SET lost = 3");
+    pg_exec_ok(conn, "UPDATE outbox.job SET expires_at = now() WHERE id = 1");
+    ck_rows(conn, "SELECT outbox.retry(1), outbox.retry(2)", "retried|retried");
+    ck_rows(conn,
+            "SELECT id, state, attempts, lost, expires_at, run_at <= clock_timestamp(),"
+            " (SELECT count(*) FROM outbox.attempts a WHERE a.job_id = j.id)"
+            " FROM outbox.jobs j ORDER BY id",
+            "1|ready|0|0|-|t|1;2|ready|0|0|-|t|1");
+    ck_rows(conn, "SELECT id, attempt, expired FROM outbox.claim(1, 3, '{a}', '{2}')",
+            "1|1|f;2|1|f");
+    /* One that runs goes on as it is. */
+    ck_rows(conn, "SELECT outbox.retry(1)", "running");
+    ck_rows(conn, "SELECT attempts FROM outbox.job WHERE id = 1", "1");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(retry_forgets_the_failures_of_a_ready_job)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', expires_at => '2100-01-01') FROM"
+                     " generate_series(1, 3)");
+    pg_exec_ok(conn, "UPDATE outbox.job SET attempts = 4, lost = 2 WHERE id = 1;"
+                     "UPDATE outbox.job SET expires_at = '2020-01-01' WHERE id = 2");
+    const char *xids = "SELECT string_agg(ready_xid::text, ' ' ORDER BY id) FROM outbox.job";
+    char before[200];
+    (void)snprintf(before, sizeof before, "%s", rows_of(conn, xids));
+    ck_rows(conn, "SELECT outbox.retry(id) FROM generate_series(1, 3) AS id", "ready;ready;ready");
+    ck_rows(conn,
+            "SELECT id, state, attempts, lost, expires_at IS NULL FROM outbox.jobs ORDER BY 1",
+            "1|ready|0|0|f;2|ready|0|0|t;3|ready|0|0|f");
+    ck_rows(conn, xids, before); /* it keeps its place */
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_settle");
@@ -274,5 +321,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, cancel_removes_what_does_not_run);
     tcase_add_test(tc, a_dead_job_can_be_a_job_again);
     tcase_add_test(tc, retry_makes_a_scheduled_job_ready_now);
+    tcase_add_test(tc, retry_forgets_the_failures_of_a_scheduled_job);
+    tcase_add_test(tc, retry_forgets_the_failures_of_a_ready_job);
     return suite;
 }

@@ -248,6 +248,11 @@ END_TEST
 
 /* --- failures --- */
 
+/* The time has come that a failed one waits for. */
+#define MAKE_DUE                                                                                   \
+    "UPDATE outbox.job SET run_at = clock_timestamp() WHERE ready_xid IS NULL; SELECT "            \
+    "outbox.due()"
+
 START_TEST(a_failure_is_counted_delayed_and_the_last_is_dead)
 {
     enum outbox_failure failure = OUTBOX_NOT_COUNTED;
@@ -260,12 +265,12 @@ START_TEST(a_failure_is_counted_delayed_and_the_last_is_dead)
                  "scheduled 1 true");
     ck_code(outbox_take_failed(conn, 1, "no paper", 0, 0, &failure, &err), OUTBOX_OK);
     ck_assert_int_eq(failure, OUTBOX_NOT_COUNTED); /* it waits */
-    testdb_exec("SELECT outbox.retry(1)");
+    testdb_exec(MAKE_DUE);
     ck_code(outbox_take_failed(conn, 1, "no ink", 3600000, 0, NULL, &err), OUTBOX_OK);
     expect_value("SELECT state || ' ' || (run_at BETWEEN now() + '59 min' AND now() + '60 min')"
                  " FROM outbox.jobs",
                  "scheduled true");
-    testdb_exec("SELECT outbox.retry(1)");
+    testdb_exec(MAKE_DUE);
     ck_code(outbox_take_failed(conn, 1, "no hope", 0, 99, &failure, &err), OUTBOX_OK);
     ck_assert_int_eq(failure, OUTBOX_GAVE_UP);
     expect_value("SELECT state || ' ' || attempts || ' ' || reason FROM outbox.jobs",
@@ -361,8 +366,8 @@ START_TEST(a_scheduled_job_is_told_when_its_time_has_come)
 }
 END_TEST
 
-/* A child enqueues when conn is seen to be asleep; exits with 0 if that sent a notification. */
-static int enqueue_when_asleep(int pid)
+/* A child does this when conn is seen to be asleep; exits with 0 if that sent a notification. */
+static int when_asleep(int pid, const char *what)
 {
     char sql[TEXT_SIZE];
     PGconn *c = PQconnectdb(testdb_conninfo());
@@ -382,7 +387,7 @@ static int enqueue_when_asleep(int pid)
         PQclear(res);
         wait_pause();
     }
-    res = PQexec(c, "SELECT outbox.enqueue('a')");
+    res = PQexec(c, what);
     asleep = asleep && PQresultStatus(res) == PGRES_TUPLES_OK;
     PQclear(res);
     notify = PQnotifies(c);
@@ -398,12 +403,27 @@ START_TEST(who_waits_is_woken_by_who_enqueues)
     pid_t pid = child_fork(SIGKILL);
 
     if (pid == 0)
-        _exit(enqueue_when_asleep(own));
+        _exit(when_asleep(own, "SELECT outbox.enqueue('a')"));
     ck_code(outbox_take_wait(conn, "a", FAR_MS, &err), OUTBOX_OK);
     ck_assert_int_eq(child_wait(pid, CHILD_MS), 0);
     expect_restored("");
     pg_exec_ok(conn, "BEGIN");
     take(conn, 1, "1");
+}
+END_TEST
+
+START_TEST(who_waits_for_a_paused_task_is_woken_when_it_is_resumed)
+{
+    int own = PQbackendPID(conn);
+    pid_t pid;
+
+    testdb_exec("SELECT outbox.enqueue('a'); SELECT outbox.pause('a')");
+    ck_code(outbox_take_wait(conn, "a", 30, &err), OUTBOX_ETIMEOUT);
+    pid = child_fork(SIGKILL);
+    if (pid == 0)
+        _exit(when_asleep(own, "SELECT outbox.resume('a')"));
+    ck_code(outbox_take_wait(conn, "a", FAR_MS, &err), OUTBOX_OK);
+    ck_assert_int_eq(child_wait(pid, CHILD_MS), 0);
 }
 END_TEST
 
@@ -479,6 +499,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_job_that_somebody_has_is_not_told);
     tcase_add_test(tc, a_scheduled_job_is_told_when_its_time_has_come);
     tcase_add_test(tc, who_waits_is_woken_by_who_enqueues);
+    tcase_add_test(tc, who_waits_for_a_paused_task_is_woken_when_it_is_resumed);
     tcase_add_test(tc, inside_a_transaction_it_does_not_wait);
     tcase_add_test(tc, a_missing_grant_is_named);
     tc = add_tcase(s, "without the schema", set_up_empty);

@@ -61,7 +61,8 @@ START_TEST(dead_jobs_are_listed_by_error_and_age)
     LISTED("8,7", "--newer-than", "2h");
     LISTED("6,5", "--older-than", "2h", "--newer-than", "4h", "--state", "dead");
     LISTED("", "--error", "503%");
-    ck_command(OUTBOX_RUN("jobs", "--count", "--error", "exit", "--json"), 0, "{\"count\": 4}\n");
+    ck_command(OUTBOX_RUN("jobs", "--count", "--error", "exit", "--json"), 0,
+               "{\"count\": 4, \"estimated\": false}\n");
     ck_command(OUTBOX_RUN("jobs", "--error", ""), OB_EXIT_USAGE, "");
     ck_command(OUTBOX_RUN("jobs", "--older-than", "x"), OB_EXIT_USAGE, "");
 }
@@ -164,6 +165,16 @@ START_TEST(counts_of_large_queues_are_marked_as_estimates)
     r = OUTBOX_RUN("stats", "--json");
     ck_assert_msg(strstr(r.out, "\"estimated\": true") != NULL, "%s", r.out);
     ck_assert_msg(strstr(r.out, "\"count\": 1, \"estimated\": false") != NULL, "%s", r.out);
+    r = OUTBOX_RUN("jobs", "--count");
+    ck_assert_msg(strncmp(r.out, "~1", 2) == 0, "%s", r.out);
+    r = OUTBOX_RUN("jobs", "--count", "--json", "--after", "2020-01-01");
+    ck_assert_msg(strstr(r.out, ", \"estimated\": true}") != NULL, "%s", r.out);
+    ck_command(OUTBOX_RUN("jobs", "--count", "--exact"), 0, "150001\n");
+    ck_command(OUTBOX_RUN("jobs", "--count", "--exact", "--json"), 0,
+               "{\"count\": 150001, \"estimated\": false}\n");
+    ck_command(OUTBOX_RUN("jobs", "--count", "--task", "small"), 0, "1\n");
+    ck_command(OUTBOX_RUN("jobs", "--count", "--key", "none"), 0, "0\n");
+    ck_command(OUTBOX_RUN("jobs", "--exact"), OB_EXIT_USAGE, "");
 }
 END_TEST
 
