@@ -40,6 +40,7 @@ struct trial {
     const struct cmd_args *args;
     const struct config *config;
     struct task_config task; /* a copy of the configuration's, with all output captured */
+    struct config only;      /* what the executor is told: this task alone */
     struct job job;
     struct run run;
     uv_loop_t loop;
@@ -147,9 +148,13 @@ static int make_executor(struct trial *t)
         err = spawn_client_new(&t->loop, t->args->spawner, on_spawner_lost, t, &t->client);
         if (err == 0)
             err = worker_executor_new(&t->loop, t->client, on_worker, t, &t->executor);
-        if (err == 0)
-            worker_executor_configure(t->executor, &t->task, 1);
         break;
+    }
+    if (err == 0 && t->executor->ops->configure != NULL) {
+        t->only = *t->config;
+        t->only.tasks = &t->task;
+        t->only.tasks_count = 1;
+        t->executor->ops->configure(t->executor, &t->only);
     }
     if (err == 0)
         t->executor->owner = t;

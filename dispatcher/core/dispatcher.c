@@ -2,7 +2,6 @@
  * jobs in runner.c, the database in session.c. */
 #include "core/dispatcher.h"
 
-#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,10 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
-#include "core/discard.h"
 #include "core/dispatcher_priv.h"
-#include "exec/command.h"
-#include "webhook/http.h"
 
 enum {
     TERM_GRACE_MS = 5000,   /* of stop_timeout, between TERM and KILL */
@@ -25,64 +21,6 @@ enum {
 };
 
 static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1};
-
-/* ---- executors ---- */
-
-/* Both kinds of commands share one executor. */
-static enum handler_kind slot_of(enum handler_kind kind)
-{
-    return kind == HANDLER_EXEC ? HANDLER_SHELL : kind;
-}
-
-struct executor *dispatcher_executor(struct dispatcher *d, enum handler_kind kind)
-{
-    enum handler_kind slot = slot_of(kind);
-    struct executor **ex = &d->executors[slot];
-    int err = 0;
-    if (*ex != NULL)
-        return *ex;
-    switch (slot) {
-    case HANDLER_SHELL:
-    case HANDLER_EXEC:
-        err = command_executor_new(&d->loop, d->spawn, ex);
-        break;
-    case HANDLER_WEBHOOK:
-        err = webhook_executor_new(&d->loop, d->lanes.config, ex);
-        break;
-    case HANDLER_DISCARD:
-        err = discard_executor_new(&d->loop, ex);
-        break;
-    case HANDLER_WORKER:
-        err = workers_new(d, ex);
-        break;
-    }
-    if (err != 0)
-        log_error("executor_failed", LOG_STR("handler", handler_kind_name(kind)),
-                  LOG_STR("err", ob_strerror(err)));
-    return err == 0 ? *ex : NULL;
-}
-
-/* Executors hear of another configuration before the one in force goes. */
-static void configure_executors(struct dispatcher *d, const struct config *config)
-{
-    for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
-        struct executor *ex = d->executors[i];
-        if (ex != NULL && ex->ops->configure != NULL)
-            ex->ops->configure(ex, config);
-    }
-}
-
-static unsigned room(void *arg, const struct task_config *task, uint64_t now_ms,
-                     uint64_t *ret_until_ms)
-{
-    struct dispatcher *d = arg;
-    struct executor *ex = d->executors[slot_of(task->kind)];
-    if (ex == NULL && task->kind == HANDLER_WEBHOOK && task->webhook.rate.count > 0)
-        ex = dispatcher_executor(d, task->kind); /* a rate bounds the first ones too */
-    if (ex == NULL || ex->ops->room == NULL)
-        return UINT_MAX;
-    return ex->ops->room(ex, task, now_ms, ret_until_ms);
-}
 
 /* ---- the end ---- */
 
@@ -99,33 +37,6 @@ static void close_handle(struct dispatcher *d, uv_handle_t *handle)
     uv_close(handle, on_handle_closed);
 }
 
-static void on_spawn_closed(void *arg)
-{
-    struct dispatcher *d = arg;
-    d->spawn = NULL;
-}
-
-/* The executors are gone: nothing uses the spawner any more. */
-static void close_spawn(struct dispatcher *d)
-{
-    for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
-        if (d->executors[i] != NULL)
-            return;
-    }
-    if (d->spawn != NULL)
-        spawn_client_close(d->spawn, on_spawn_closed, d);
-}
-
-static void on_executor_closed(struct executor *ex)
-{
-    struct dispatcher *d = ex->owner;
-    for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
-        if (d->executors[i] == ex)
-            d->executors[i] = NULL;
-    }
-    close_spawn(d);
-}
-
 /* Some jobs are left to the lease. A harsher reason to end stays the exit code. */
 static void note_rows_left(struct dispatcher *d)
 {
@@ -139,17 +50,7 @@ static void on_session_closed(void *arg, bool left_rows)
     d->session = NULL;
     if (left_rows || d->is_claim_unknown)
         note_rows_left(d);
-    bool has_executor = false;
-    for (size_t i = 0; i < EXECUTOR_KINDS; i++) {
-        struct executor *ex = d->executors[i];
-        if (ex == NULL)
-            continue;
-        has_executor = true;
-        ex->owner = d;
-        ex->ops->close(ex, on_executor_closed);
-    }
-    if (!has_executor)
-        close_spawn(d);
+    executors_close(d);
 }
 
 /* Whatever is left now is left to its lease: only when the database did not answer in time. */
@@ -196,7 +97,7 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
     else if (phase == PHASE_TERMINATING)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
-    workers_retire(d, phase == PHASE_KILLING);
+    executors_retire(d, phase == PHASE_KILLING);
     runner_release_unstarted(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
@@ -296,9 +197,8 @@ static void reload(struct dispatcher *d)
                   LOG_STR("err", errors.data != NULL ? errors.data : ob_strerror(err)),
                   LOG_STR("next", "the configuration before stays in force"));
     } else {
-        configure_executors(d, config);
+        executors_configure(d, config);
         lanes_set_config(&d->lanes, config);
-        workers_configure(d);
         session_set_config(d->session, config);
         log_info("reloaded", LOG_INT("tasks", config->tasks_count));
         turn_reloaded(d);
@@ -341,7 +241,7 @@ static void on_ready(void *arg)
     struct dispatcher *d = arg;
     d->is_claim_unknown = false; /* given back while joining */
     if (d->phase == PHASE_RUNNING) {
-        workers_configure(d);
+        executors_configure(d, d->lanes.config);
         runner_fetch_again(d);
     }
     turn_ready(d);
@@ -474,7 +374,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
     if (err != 0)
         return err;
     lanes_init(&d->lanes, options->config);
-    d->lanes.room = room;
+    d->lanes.room = executors_room;
     d->lanes.room_arg = d;
     stream_init(&d->stream);
     turn_init(d);

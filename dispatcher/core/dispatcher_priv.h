@@ -1,5 +1,5 @@
 /* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
- * wake.c, runner.c, ahead.c, control.c and workers.c alone. */
+ * wake.c, runner.c, ahead.c, control.c, executors.c and workers.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -56,7 +56,7 @@ struct dispatcher {
     struct control control;
     struct spawn_client *spawn;
     struct executor
-        *executors[EXECUTOR_KINDS]; /* made when first needed; shell and exec share one */
+        *executors[EXECUTOR_KINDS]; /* by kind; shell and exec share one. NULL: not configured */
 
     struct list executions; /* all of them */
     struct list results;    /* FINISHED, waiting for the next turn */
@@ -182,15 +182,21 @@ void ahead_remove(struct dispatcher *d, struct execution *e);
 void ahead_slot_freed(struct dispatcher *d, const struct lane *lane, bool is_process);
 void ahead_review(struct dispatcher *d); /* something may not begin any more */
 
+/* executors.c */
+/* Another configuration is about to be in force, or the first one is: makes what is missing. */
+void executors_configure(struct dispatcher *d, const struct config *config);
+struct executor *executors_find(const struct dispatcher *d,
+                                enum handler_kind kind); /* NULL: it could not be made */
+unsigned executors_room(void *arg, const struct task_config *task, uint64_t now_ms,
+                        uint64_t *ret_until_ms); /* arg: struct dispatcher; as lanes_room_fn */
+void executors_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
+void executors_close(struct dispatcher *d);                /* and then the spawner */
+
 /* workers.c */
 int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
-void workers_configure(struct dispatcher *d);            /* the lanes' configuration is in force */
-void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */
 bool dispatcher_may_start(const struct dispatcher *d); /* a job that was claimed */
-struct executor *dispatcher_executor(struct dispatcher *d,
-                                     enum handler_kind kind); /* NULL: can't be made */
 void dispatcher_idle(
     struct dispatcher *d); /* an execution ended or a turn is over: perhaps the end is reached */
 

@@ -59,9 +59,13 @@ struct executor_ops {
      * started nevertheless is refused, and its job RELEASEd. */
     unsigned (*room)(struct executor *ex, const struct task_config *task, uint64_t now_ms,
                      uint64_t *ret_until_ms);
-    /* May be NULL. Another configuration is about to be in force; runs under way keep theirs. The
-     * one before is not looked at any more, unless by them. */
+    /* May be NULL. Another configuration is about to be in force, or the first one; it stays until
+     * the next call. Runs under way keep theirs; the one before is not looked at any more, unless
+     * by them. */
     void (*configure)(struct executor *ex, const struct config *config);
+    /* May be NULL. The dispatcher stops: nothing is started any more, what was not begun is
+     * released. is_kill: and everything is killed at once. */
+    void (*retire)(struct executor *ex, bool is_kill);
     /* No run is left. Releases everything; cb when the loop holds nothing of it any more. */
     void (*close)(struct executor *ex, void (*cb)(struct executor *ex));
 };

@@ -79,7 +79,7 @@ void lanes_set_config(struct lanes *l, struct config *config)
         if (!had_handler && l->items[i]->config != NULL)
             open_backlogs(l->items[i]); /* the stream passed its jobs over */
         l->items[i]->ahead = 0;
-        l->items[i]->times.run_us = 0;          /* another handler, perhaps */
+        l->items[i]->times.run_us = 0;    /* another handler, perhaps */
         l->items[i]->paused_until_ms = 0; /* the reload may be the repair */
         l->items[i]->pauses = 0;
     }

@@ -134,7 +134,7 @@ static void on_run_done(struct run *run, const struct outcome *outcome)
 
 static void start(struct dispatcher *d, struct execution *e)
 {
-    struct executor *ex = dispatcher_executor(d, e->run.task->kind);
+    struct executor *ex = executors_find(d, e->run.task->kind);
     struct outcome outcome;
     outcome_init(&outcome);
     if (execution_prepare_body(e) != 0) {

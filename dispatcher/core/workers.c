@@ -1,5 +1,4 @@
-/* workers.c - the worker handler within the dispatcher: it is told of configurations and of the
- * end, and what its processes do is written to the log. */
+/* workers.c - what the processes of the worker handler do, in the log. */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -76,21 +75,4 @@ static void on_worker(void *arg, const struct worker_event *e)
 int workers_new(struct dispatcher *d, struct executor **ret_executor)
 {
     return worker_executor_new(&d->loop, d->spawn, on_worker, d, ret_executor);
-}
-
-void workers_configure(struct dispatcher *d)
-{
-    const struct config *c = d->lanes.config;
-    bool is_needed = d->executors[HANDLER_WORKER] != NULL;
-    for (size_t i = 0; i < c->tasks_count && !is_needed; i++)
-        is_needed = c->tasks[i].kind == HANDLER_WORKER;
-    struct executor *ex = is_needed ? dispatcher_executor(d, HANDLER_WORKER) : NULL;
-    if (ex != NULL)
-        worker_executor_configure(ex, c->tasks, c->tasks_count);
-}
-
-void workers_retire(struct dispatcher *d, bool is_kill)
-{
-    if (d->executors[HANDLER_WORKER] != NULL)
-        worker_executor_retire(d->executors[HANDLER_WORKER], is_kill);
 }

@@ -213,9 +213,11 @@ static struct pool *pool_for(struct worker_executor *ex, const struct task_confi
     return pool;
 }
 
-void worker_executor_configure(struct executor *base, const struct task_config *tasks, size_t count)
+static void worker_configure(struct executor *base, const struct config *config)
 {
     struct worker_executor *ex = executor_of(base);
+    const struct task_config *tasks = config->tasks;
+    size_t count = config->tasks_count;
     ob_assert(!ex->is_closing);
     ob_free(ex->pools_by_task);
     ex->pools_by_task = ob_xcalloc(count + 1, sizeof(struct pool *));
@@ -237,7 +239,7 @@ void worker_executor_configure(struct executor *base, const struct task_config *
     }
 }
 
-void worker_executor_retire(struct executor *base, bool is_kill)
+static void worker_retire(struct executor *base, bool is_kill)
 {
     struct worker_executor *ex = executor_of(base);
     ex->tasks = NULL;
@@ -253,14 +255,18 @@ static void worker_close(struct executor *base, void (*cb)(struct executor *ex))
     ob_assert(!ex->is_closing);
     ex->is_closing = true;
     ex->close_cb = cb;
-    worker_executor_retire(base, false);
+    worker_retire(base, false);
 }
 
 int worker_executor_new(uv_loop_t *loop, struct spawn_client *client, worker_observer observer,
                         void *arg, struct executor **ret_executor)
 {
-    static const struct executor_ops ops = {
-        .name = "worker", .start = worker_start, .stop = worker_stop, .close = worker_close};
+    static const struct executor_ops ops = {.name = "worker",
+                                            .start = worker_start,
+                                            .stop = worker_stop,
+                                            .configure = worker_configure,
+                                            .retire = worker_retire,
+                                            .close = worker_close};
     struct worker_executor *ex = ob_calloc(1, sizeof *ex);
     if (ex == NULL)
         return OB_ENOMEM;

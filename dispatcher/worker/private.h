@@ -19,10 +19,10 @@
 #include "worker/worker.h"
 
 enum {
-    WORKER_GRACE_MS = 5000,       /* between TERM and KILL */
-    WORKER_DRAIN_MS = 5000,       /* from the end of file and the last result to TERM */
-    WORKER_MUTE_MS = 1000,        /* from a closed pipe to the exit that explains it */
-    WORKER_SPAWN_PAUSE_MS = 1000  /* no process was to be had */
+    WORKER_GRACE_MS = 5000,      /* between TERM and KILL */
+    WORKER_DRAIN_MS = 5000,      /* from the end of file and the last result to TERM */
+    WORKER_MUTE_MS = 1000,       /* from a closed pipe to the exit that explains it */
+    WORKER_SPAWN_PAUSE_MS = 1000 /* no process was to be had */
 };
 
 struct pool;

@@ -38,12 +38,8 @@ typedef void (*worker_observer)(void *arg, const struct worker_event *event);
 int worker_executor_new(uv_loop_t *loop, struct spawn_client *client, worker_observer observer,
                         void *arg, struct executor **ret_executor) OB_MUST_CHECK;
 
-/* The tasks that are in force, those of other handlers among them; borrowed until the next call.
- * Starts what is to run without jobs. Processes of a task that is gone, or would be run otherwise
- * now, finish what they have and end; what they were not given yet is released. Runs of any other
- * task are released at their start. */
-void worker_executor_configure(struct executor *ex, const struct task_config *tasks, size_t count);
-/* As if there were no tasks: the dispatcher stops. is_kill: and everything is killed at once. */
-void worker_executor_retire(struct executor *ex, bool is_kill);
+/* Its `configure` starts the processes that are to run without jobs. Those of a task that is gone,
+ * or would be run otherwise now, finish what they have and end; what they were not given yet is
+ * released, and so are runs of any task of another configuration, at their start. */
 
 #endif

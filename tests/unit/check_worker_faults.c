@@ -269,7 +269,7 @@ START_TEST(killing_all_takes_deaf_workers_at_once)
 {
     configure_worker(", deaf", "");
     pump_until(seen.counts[WORKER_READY] == 1, 10000);
-    worker_executor_retire(executor, true);
+    executor->ops->retire(executor, true);
     pump_until(seen.counts[WORKER_ENDED] == 1, 4000);
 }
 END_TEST

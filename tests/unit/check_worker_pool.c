@@ -292,7 +292,7 @@ START_TEST(a_retired_pool_finishes_what_it_has)
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
     run_begin(&waiting, 2, "ok");
-    worker_executor_retire(executor, false);
+    executor->ops->retire(executor, false);
     pump_until(running.is_done && waiting.is_done, 10000);
     expect(&running, OUTCOME_DONE, "");
     ck_assert_int_eq(waiting.outcome.kind, OUTCOME_RELEASE);

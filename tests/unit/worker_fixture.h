@@ -41,7 +41,7 @@ static inline void configure(const char *tasks)
 {
     struct config *old = config;
     config = config_of_tasks(tasks);
-    worker_executor_configure(executor, config->tasks, config->tasks_count);
+    executor->ops->configure(executor, config);
     config_unref(old);
 }
 
