@@ -134,7 +134,7 @@ row_webhook() {
     printf 'wrk.method = "POST"\nwrk.body = [[%s]]\nwrk.headers["Content-Type"] = "application/json"\n' \
         "$body" >"$dir/post.lua"
     for _ in $(each_run); do
-        webhook_point 1 1 "http://127.0.0.1:$nginx_port/" "" "$(pick 1000 5000)"
+        webhook_point 1 1 "http://127.0.0.1:$nginx_port/" "" "$(pick 1000 40000)"
         webhook_point 10 10 "http://127.0.0.1:$nginx_port/" "" "$(pick 4000 40000)"
         webhook_point 50 50 "http://127.0.0.1:$nginx_port/" "" "$(pick 8000 100000)"
         webhook_point tls50 50 "https://127.0.0.1:$nginx_tls_port/" "$dir/tls.pem" "$(pick 8000 100000)"

@@ -381,6 +381,21 @@ COMMENT ON COLUMN outbox.cancelling.ended_at IS
     'when the job was removed because of it; NULL: not yet, or it was done before';
 COMMENT ON COLUMN outbox.cancelling.requested_by IS 'role that asked for it';
 
+CREATE TABLE outbox.requeueing (
+    id           bigint      NOT NULL PRIMARY KEY,
+    owner        bigint      NOT NULL,
+    claim        bigint      NOT NULL,
+    requested_at timestamptz NOT NULL,
+    requested_by text        NOT NULL
+);
+COMMENT ON TABLE outbox.requeueing IS
+    'runs that are to end, and whose jobs are to be ready again; of no meaning once the claim ended';
+COMMENT ON COLUMN outbox.requeueing.id IS 'id of the job';
+COMMENT ON COLUMN outbox.requeueing.owner IS 'dispatcher that runs it, with the next the claim''s token';
+COMMENT ON COLUMN outbox.requeueing.claim IS 'claim number of that run: no later one is meant';
+COMMENT ON COLUMN outbox.requeueing.requested_at IS 'when that was asked for';
+COMMENT ON COLUMN outbox.requeueing.requested_by IS 'role that asked for it';
+
 CREATE TABLE outbox.paused (
     task      text        NOT NULL PRIMARY KEY,
     since     timestamptz NOT NULL,

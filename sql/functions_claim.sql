@@ -171,7 +171,11 @@ BEGIN
         UPDATE outbox.job AS j SET owner = adopt.owner, claim = first_claim + h.n - 1
         FROM unnest(held) WITH ORDINALITY AS h(tid, n)
         WHERE j.ctid = h.tid
-        RETURNING j.id, j.claim)
+        RETURNING j.id, j.claim),
+    asked AS ( -- a request to give a run back follows it
+        UPDATE outbox.requeueing AS r SET owner = adopt.owner, claim = a.claim
+        FROM adopted a JOIN unnest(ids, claims) AS u(id, claim) ON u.id = a.id
+        WHERE r.id = a.id AND r.owner = previous AND r.claim = u.claim)
     SELECT a.id, a.claim FROM adopted a ORDER BY a.claim;
 END
 $$;

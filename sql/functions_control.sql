@@ -1,5 +1,5 @@
--- functions_control.sql: what operators tell dispatchers: to end a running job, to leave a task
--- alone. Rare, so it costs a NOTIFY outbox, 'control'; who misses that asks at its next heartbeat.
+-- functions_control.sql: what operators tell dispatchers: to end a running job, for good or to begin
+-- it anew, to leave a task alone. Rare, so it costs a NOTIFY outbox, 'control'; who misses that asks at its next heartbeat.
 -- min_level: 1
 
 -- outbox.tell_dispatchers(): all of them ask outbox.orders once this transaction has committed.
@@ -115,28 +115,81 @@ $$;
 COMMENT ON FUNCTION outbox.busy_cancelled(bigint[]) IS
     'internal: which jobs that are to be cancelled can''t be ended without waiting';
 
+-- outbox.requeue(id): asks for the end of a running job's run, after which it is ready again, at
+-- once and uncounted. Its dispatcher is told once this is committed, and gives the job back when the
+-- run has ended: never do two run it. The request is for this run alone: one that ends by itself
+-- first, or with its dispatcher, ends as ever, and no later one is meant.
+-- Returns 'requeueing'; 'silent': asked, but its dispatcher has not been heard of for its lease: the
+-- job is ready when that comes back, or is taken over; 'cancelling': it ends, and never runs again;
+-- 'not running': it is ready, scheduled or waiting; 'dead'; 'not found'. Waits for nobody.
+CREATE OR REPLACE FUNCTION outbox.requeue(id bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    live record;
+BEGIN
+    SELECT j.owner, j.claim INTO live FROM outbox.job j WHERE j.id = requeue.id;
+    IF NOT FOUND THEN
+        RETURN CASE WHEN EXISTS (SELECT FROM outbox.dead d WHERE d.id = requeue.id)
+                    THEN 'dead' ELSE 'not found' END;
+    ELSIF live.owner IS NULL THEN
+        RETURN 'not running';
+    ELSIF EXISTS (SELECT FROM outbox.cancelling c
+                  WHERE c.id = requeue.id AND c.ended_at IS NULL) THEN
+        RETURN 'cancelling';
+    END IF;
+    INSERT INTO outbox.requeueing AS r (id, owner, claim, requested_at, requested_by)
+    VALUES (id, live.owner, live.claim, clock_timestamp(), session_user)
+    ON CONFLICT ON CONSTRAINT requeueing_pkey
+        DO UPDATE SET owner = excluded.owner, claim = excluded.claim,
+                      requested_at = excluded.requested_at, requested_by = excluded.requested_by
+        WHERE (r.owner, r.claim) <> (excluded.owner, excluded.claim);
+    IF FOUND THEN -- not asked before
+        PERFORM outbox.tell_dispatchers();
+    END IF;
+    RETURN CASE WHEN EXISTS (SELECT FROM outbox.dispatcher d WHERE d.id = live.owner
+                             AND d.beat_at + d.lease > clock_timestamp())
+                THEN 'requeueing' ELSE 'silent' END;
+END
+$$;
+COMMENT ON FUNCTION outbox.requeue(bigint) IS
+    'ends a running job''s run, by its dispatcher; the job is ready again, uncounted';
+
 -- outbox.orders(owner): what operators have asked for, for the dispatcher of this id.
---   cancelled  jobs that it owns and shall end (their settle then answers 'cancelled')
---   paused     tasks that it shall not claim
+--   cancelled        jobs that it owns and shall end (their settle then answers 'cancelled')
+--   paused           tasks that it shall not claim
+--   requeued         jobs whose runs it shall end, and settle as 'release', unless they are done
+--   requeued_claims  and the claim numbers of these runs
 -- Asked when NOTIFY outbox, 'control' comes, and with each heartbeat. Also forgets requests that
 -- ended a minute ago.
 CREATE OR REPLACE FUNCTION outbox.orders(
-    owner bigint, OUT cancelled bigint[], OUT paused text[])
+    owner bigint, OUT cancelled bigint[], OUT paused text[], OUT requeued bigint[],
+    OUT requeued_claims bigint[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM outbox.cancelling c
     WHERE coalesce(c.ended_at, c.requested_at) < clock_timestamp() - interval '1 minute'
       AND NOT EXISTS (SELECT FROM outbox.job j WHERE j.id = c.id);
+    DELETE FROM outbox.requeueing r
+    WHERE r.requested_at < clock_timestamp() - interval '1 minute'
+      AND NOT EXISTS (SELECT FROM outbox.job j
+                      WHERE j.id = r.id AND j.owner = r.owner AND j.claim = r.claim);
     SELECT coalesce(array_agg(j.id), '{}') INTO cancelled
     FROM (SELECT c.id FROM outbox.cancelling c WHERE c.ended_at IS NULL) AS r
     CROSS JOIN LATERAL (
         SELECT o.id, o.owner FROM outbox.job o WHERE o.id = r.id OFFSET 0) AS j
     WHERE j.owner = orders.owner;
+    SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}'),
+           coalesce(array_agg(r.claim ORDER BY r.id), '{}')
+    INTO requeued, requeued_claims
+    FROM outbox.requeueing r
+    CROSS JOIN LATERAL (
+        SELECT o.owner, o.claim FROM outbox.job o WHERE o.id = r.id OFFSET 0) AS j
+    WHERE r.owner = orders.owner AND j.owner = r.owner AND j.claim = r.claim;
     SELECT coalesce(array_agg(p.task), '{}') INTO paused FROM outbox.paused p;
 END
 $$;
 COMMENT ON FUNCTION outbox.orders(bigint) IS
-    'jobs that a dispatcher shall end, and tasks that it shall not claim';
+    'jobs that a dispatcher shall end or give back, and tasks that it shall not claim';
 
 -- outbox.pause(task, reason): no dispatcher claims jobs of the task any more, from within a second
 -- after the commit until outbox.resume; outbox.claim and outbox.take hand out none from the commit

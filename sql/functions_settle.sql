@@ -361,7 +361,7 @@ BEGIN
         ELSE
             UPDATE outbox.job AS j
             SET owner = NULL, claim = NULL, attempts = 0, lost = 0, logged = false, place = NULL,
-                ready_xid = NULL, run_at = clock_timestamp() + j.repeat_every
+                created_at = clock_timestamp(), ready_xid = NULL, run_at = clock_timestamp() + j.repeat_every
             WHERE j.id = one.id;
         END IF;
     END LOOP;

@@ -120,6 +120,7 @@ struct task_config {
     unsigned concurrency; /* 0: the daemon's for processes; resolved at load, never 0 afterwards */
     uint64_t timeout_ms;
     unsigned max_attempts;
+    uint64_t max_age_ms; /* one that failed is tried again until it is so old; 0: always */
     unsigned max_lost;
     bool payload_raw;
     unsigned
@@ -144,6 +145,7 @@ struct config {
     uint64_t sweep_interval_ms; /* the slow check of what was read; default 1min */
     enum log_level log_level;
     enum log_format log_format;
+    bool log_sql; /* each statement that goes to the server */
     struct task_config *tasks; /* sorted by name */
     size_t tasks_count;
 };
@@ -184,5 +186,6 @@ bool task_name_is_valid(const char *name);
 /* "250ms" "30s" "5m" "2h" "7d" "0" -> ms. "64KiB" "1MiB" "100" -> bytes. OB_EINVAL if not so. */
 int parse_duration(const char *text, uint64_t *ret_ms) OB_MUST_CHECK;
 int parse_size(const char *text, uint64_t *ret_bytes) OB_MUST_CHECK;
+void format_duration(uint64_t ms, char ret_text[32]); /* as parse_duration takes it, exact */
 
 #endif

@@ -58,6 +58,7 @@ const struct key top_keys[] = {
     {"sweep_interval", &type_duration, TOP(sweep_interval_ms), .min = 1000, .max = 24 * MS_HOUR},
     {"log_level", &type_word, TOP(log_level), .words = words_level},
     {"log_format", &type_word, TOP(log_format), .words = words_format},
+    {"log_sql", &type_bool, TOP(log_sql), .words = words_bool},
     {"tasks", &type_tasks, 0, .kinds = 0},
 };
 const size_t top_keys_count = ARRAY_SIZE(top_keys);
@@ -74,6 +75,7 @@ const struct key task_keys[] = {
     {"concurrency", &type_count, TASK(concurrency), EVERY, .min = 1, .max = 10000},
     {"timeout", &type_duration, TASK(timeout_ms), EVERY, .min = 1, .max = MS_YEAR},
     {"max_attempts", &type_count, TASK(max_attempts), EVERY, .min = 1, .max = 32767},
+    {"max_age", &type_duration, TASK(max_age_ms), EVERY, .min = 0, .max = 10 * MS_YEAR},
     {"max_lost", &type_count, TASK(max_lost), EVERY, .min = 1, .max = 32767},
     {"backoff", &type_duration, TASK(backoff.base_ms), EVERY, .min = 0, .max = MS_YEAR},
     {"backoff_max", &type_duration, TASK(backoff.max_ms), EVERY, .min = 0, .max = MS_YEAR},

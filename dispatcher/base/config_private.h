@@ -133,7 +133,6 @@ const char *check_env_pass_name(const char *name);
 const char *check_path(const char *text);
 const char *check_argument(const char *text);
 const char *check_program(const char *text);
-void format_duration(uint64_t ms, char ret_text[32]); /* as parse_duration takes it, exact */
 void format_size(uint64_t bytes, char ret_text[32]);
 
 /* Printing (config_print.c). */

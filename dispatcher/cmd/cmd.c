@@ -23,6 +23,7 @@ static const struct cmd_option run_options[] = {
     {"drain", '\0', NULL, "stop when nothing is ready and nothing runs"},
     {"log-level", '\0', "LEVEL", "error, warn, info or debug"},
     {"log-format", '\0', "FORMAT", "logfmt or json"},
+    {"log-sql", '\0', NULL, "log each statement that is sent to the server, without its values"},
     CMD_OPTIONS_END,
 };
 
@@ -41,23 +42,12 @@ static const struct command cmd_run_command = {
 };
 
 const struct command *const cmd_commands[] = {
-    &cmd_migrate_command,
-    &cmd_grant_command,
-    &cmd_check_command,
-    &cmd_try_command,
-    &cmd_run_command,
-    &cmd_enqueue_command,
-    &cmd_jobs_command,
-    &cmd_show_command,
-    &cmd_wait_command,
-    &cmd_stats_command,
-    &cmd_dispatchers_command,
-    &cmd_cancel_command,
-    &cmd_retry_command,
-    &cmd_purge_command,
-    &cmd_pause_command,
-    &cmd_resume_command,
-    NULL,
+    &cmd_migrate_command, &cmd_grant_command,       &cmd_check_command,
+    &cmd_try_command,     &cmd_run_command,         &cmd_enqueue_command,
+    &cmd_jobs_command,    &cmd_show_command,        &cmd_wait_command,
+    &cmd_stats_command,   &cmd_dispatchers_command, &cmd_cancel_command,
+    &cmd_retry_command,   &cmd_requeue_command,     &cmd_purge_command,
+    &cmd_pause_command,   &cmd_resume_command,      NULL,
 };
 
 static const struct {

@@ -162,6 +162,7 @@ extern const struct command cmd_stats_command;
 extern const struct command cmd_dispatchers_command;
 extern const struct command cmd_cancel_command;
 extern const struct command cmd_retry_command;
+extern const struct command cmd_requeue_command;
 extern const struct command cmd_purge_command;
 extern const struct command cmd_pause_command;
 extern const struct command cmd_resume_command;

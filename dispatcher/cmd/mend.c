@@ -68,7 +68,7 @@ static int ask(struct admin *admin, struct mending *m, bool is_asked_again,
     return 0;
 }
 
-static void pause_ms(uint64_t ms)
+void mend_pause(uint64_t ms)
 {
     const struct timespec t = {.tv_sec = (time_t)(ms / 1000),
                                .tv_nsec = (long)(ms % 1000) * 1000000L};
@@ -84,7 +84,7 @@ static int ask_all(const struct cmd_args *args, struct admin *admin, struct mend
     int err = ask(admin, m, false, &error);
     while (err == 0 && m->count > 0 &&
            (m->how->timeout_ms == 0 || clock_mono_ms() + step_ms < until)) {
-        pause_ms(step_ms);
+        mend_pause(step_ms);
         step_ms = step_ms * 2 < POLL_MAX_MS ? step_ms * 2 : POLL_MAX_MS;
         err = ask(admin, m, true, &error);
     }

@@ -1,4 +1,4 @@
-/* mend.h - cancel and retry: asking for many ids, telling each answer. */
+/* mend.h - cancel, requeue and retry: asking for many ids, telling each answer. */
 #ifndef OB_CMD_MEND_H
 #define OB_CMD_MEND_H
 
@@ -18,5 +18,7 @@ struct mend_how {
 /* Does it to every id of the command line and prints a line (or JSON) for each. Returns the exit
  * code: 1 if is_failure() is true of any answer, else 75 if one is pending still. */
 int mend_operands(const struct cmd_args *args, const struct mend_how *how);
+
+void mend_pause(uint64_t ms);
 
 #endif

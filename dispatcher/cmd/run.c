@@ -30,6 +30,7 @@ static int apply_options(const struct cmd_args *args, struct config *c, struct b
     if (err != 0)
         return OB_EUSAGE;
     c->concurrency = (unsigned)concurrency;
+    c->log_sql = c->log_sql || cmd_has(args, "log-sql");
     replace(&c->name, cmd_value(args, "name"));
     replace(&c->lock_dir, cmd_value(args, "lock-dir"));
     replace(&c->database, getenv("OUTBOX_DATABASE"));

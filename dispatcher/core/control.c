@@ -1,5 +1,5 @@
-/* control.c - what operators ask of a dispatcher: to end a running job, to leave a task alone. The
- * session asks the database (orders.c); here is what becomes of its answers. */
+/* control.c - what operators ask of a dispatcher: to end a running job, or a run of it, to leave a
+ * task alone. The session asks the database (orders.c); here is what becomes of its answers. */
 #include <string.h>
 
 #include "base/clock.h"
@@ -26,6 +26,16 @@ static void keep_cancelled(struct control *c, const struct store_orders *orders)
     c->cancelled_count = n;
 }
 
+/* Kept for the same reason. By claim: the job's next run is another matter. */
+static void keep_requeued(struct control *c, const struct store_orders *orders)
+{
+    size_t n = orders->requeued_count;
+    c->requeued = ob_xrealloc(c->requeued, (n + 1) * sizeof *c->requeued);
+    if (n > 0)
+        memcpy(c->requeued, orders->requeued, n * sizeof *c->requeued);
+    c->requeued_count = n;
+}
+
 static void forget_paused(struct control *c)
 {
     for (size_t i = 0; i < c->paused_count; i++)
@@ -48,6 +58,7 @@ void control_reloaded(struct dispatcher *d)
 {
     (void)lanes_set_paused(&d->lanes, (const char *const *)d->control.paused,
                            d->control.paused_count, on_pause_changed, d);
+    ahead_review(d);
 }
 
 void control_limits(struct dispatcher *d)
@@ -63,11 +74,15 @@ void control_orders(void *arg, const struct store_orders *orders)
 {
     struct dispatcher *d = arg;
     keep_cancelled(&d->control, orders);
+    keep_requeued(&d->control, orders);
     keep_paused(&d->control, orders);
     for (size_t i = 0; i < d->control.cancelled_count; i++)
         runner_cancel(d, d->control.cancelled[i]);
+    for (size_t i = 0; i < d->control.requeued_count; i++)
+        runner_requeue(d, &d->control.requeued[i]);
     if (lanes_set_paused(&d->lanes, orders->paused, orders->paused_count, on_pause_changed, d))
         turn_look(d);
+    ahead_review(d);
 }
 
 bool control_is_cancelled(const struct dispatcher *d, int64_t id)
@@ -79,10 +94,20 @@ bool control_is_cancelled(const struct dispatcher *d, int64_t id)
     return false;
 }
 
-/* RELEASE, which outbox.settle turns into the job's end if the request is really there. */
-void control_cancelled_outcome(struct outcome *o)
+bool control_is_requeued(const struct dispatcher *d, const struct job *job)
 {
-    outcome_set(o, OUTCOME_RELEASE, "cancelled");
+    for (size_t i = 0; i < d->control.requeued_count; i++) {
+        const struct store_token *token = &d->control.requeued[i];
+        if (token->id == job->id && token->claim == job->claim)
+            return true;
+    }
+    return false;
+}
+
+/* RELEASE, which outbox.settle turns into the job's end if a request to cancel is really there. */
+void control_ended_outcome(struct outcome *o, const char *why)
+{
+    outcome_set(o, OUTCOME_RELEASE, "%s", why);
     o->delay_ms = 0;
     o->misconfigured = false;
     o->spawn_failed = false;
@@ -114,5 +139,7 @@ void control_deinit(struct dispatcher *d)
 {
     ob_free(d->control.cancelled);
     d->control.cancelled = NULL;
+    ob_free(d->control.requeued);
+    d->control.requeued = NULL;
     forget_paused(&d->control);
 }

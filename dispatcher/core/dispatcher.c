@@ -174,6 +174,7 @@ static void close_everything(struct dispatcher *d)
     close_handle(d, (uv_handle_t *)&d->due_timer);
     close_handle(d, (uv_handle_t *)&d->look_timer);
     close_handle(d, (uv_handle_t *)&d->sweep_timer);
+    close_handle(d, (uv_handle_t *)&d->ahead_timer);
     close_handle(d, (uv_handle_t *)&d->stop_timer);
     close_handle(d, (uv_handle_t *)&d->stats_timer);
     for (size_t i = 0; i < SIGNALS; i++)
@@ -196,12 +197,12 @@ static void enter_phase(struct dispatcher *d, enum stop_phase phase)
         timer_ms = grace_ms;
     (void)uv_timer_start(&d->stop_timer, on_stop_timer, timer_ms, 0);
     workers_retire(d, phase == PHASE_KILLING);
-    runner_release_fetching(d);
+    runner_release_unstarted(d);
     if (phase == PHASE_TERMINATING)
         runner_stop_all(d, STOP_SHUTDOWN);
     else if (phase == PHASE_KILLING)
         runner_stop_all(d, STOP_KILL);
-    runner_release_fetching(d);
+    runner_release_unstarted(d);
     dispatcher_idle(d);
 }
 
@@ -477,6 +478,7 @@ static int dispatcher_init(struct dispatcher *d, const struct dispatcher_options
     d->lanes.room_arg = d;
     stream_init(&d->stream);
     turn_init(d);
+    ahead_init(d);
     (void)uv_timer_init(&d->loop, &d->stop_timer);
     (void)uv_timer_init(&d->loop, &d->stats_timer);
     d->stop_timer.data = d;

@@ -1,5 +1,5 @@
 /* dispatcher_priv.h - the inside of struct dispatcher, for dispatcher.c, turn.c, results.c,
- * wake.c, runner.c and workers.c alone. */
+ * wake.c, runner.c, ahead.c, control.c and workers.c alone. */
 #ifndef OB_CORE_DISPATCHER_PRIV_H
 #define OB_CORE_DISPATCHER_PRIV_H
 
@@ -40,6 +40,8 @@ struct wake {
 struct control {
     int64_t *cancelled; /* jobs of ours that are to end, as the newest orders say */
     size_t cancelled_count;
+    struct store_token *requeued; /* runs that are to end, and to be given back */
+    size_t requeued_count;
     char **paused; /* tasks, handled here or not */
     size_t paused_count;
 };
@@ -68,6 +70,7 @@ struct dispatcher {
     uv_timer_t due_timer;  /* a scheduled job falls due, or a pause ends */
     uv_timer_t look_timer; /* the next look while awake, or while something is watched */
     uv_timer_t sweep_timer;
+    uv_timer_t ahead_timer; /* something has waited for its slot for too long */
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     uint64_t turn_ms; /* when the newest one began */
@@ -75,7 +78,8 @@ struct dispatcher {
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
     bool settle_skips_locked;
-    bool is_quiet; /* USR1: no claims */
+    bool is_quiet;   /* USR1: no claims */
+    bool is_serving; /* slots that freed are being given away */
     enum session_lease lease;
     uint64_t due_at_ms;              /* what due_timer is set for; UINT64_MAX: nothing */
     struct lanes_asked *sweep_asked; /* what the slow check under way was told */
@@ -138,11 +142,18 @@ void wake_deinit(struct dispatcher *d);
 /* runner.c */
 /* Starts what a look brought; its tasks are d->begin_config's, its lanes are known. */
 void runner_begin(struct dispatcher *d, struct batch *batch);
-void runner_fetch_again(struct dispatcher *d);      /* payloads whose fetch was cut off */
-void runner_release_fetching(struct dispatcher *d); /* the dispatcher stops: gives them back */
+void runner_fetch_again(struct dispatcher *d); /* payloads whose fetch was cut off */
+/* Gives back what has not begun: the dispatcher stops, or its lease ends. */
+void runner_release_unstarted(struct dispatcher *d);
+/* One that waited for its slot: it has one, or may not begin any more; begins, or is given back. */
+bool runner_may_go_on(const struct dispatcher *d, const struct execution *e);
+void runner_go_on(struct dispatcher *d, struct execution *e);
+void runner_give_back(struct dispatcher *d, struct execution *e, const char *why);
 void runner_stop_all(struct dispatcher *d, enum stop_reason reason);
 /* Ends what runs of this job, if anything does: somebody cancelled it. */
 void runner_cancel(struct dispatcher *d, int64_t id);
+/* Ends this run, if it goes on still: its job is to be ready again. */
+void runner_requeue(struct dispatcher *d, const struct store_token *token);
 /* The claims that are still ours, after a reconnect. */
 void runner_adopted(struct dispatcher *d, const struct store_token *adopted, size_t n);
 struct store_token *runner_tokens(struct dispatcher *d, size_t *ret_n);
@@ -155,18 +166,25 @@ void control_orders(void *arg, const struct store_orders *orders);
 void control_reloaded(struct dispatcher *d); /* tasks that are new here may be paused */
 void control_limits(struct dispatcher *d);   /* writes max_ready of the tasks that have one */
 bool control_is_cancelled(const struct dispatcher *d, int64_t id); /* it is not to begin */
+bool control_is_requeued(const struct dispatcher *d, const struct job *job); /* nor this run */
 /* An outcome says that the whole task shall rest. */
 void control_pause(struct dispatcher *d, const struct execution *e);
-/* Of a cancelled job: what it is recorded as, unless it is done. */
-void control_cancelled_outcome(struct outcome *o);
+/* Of a run that an operator ended: what it is recorded as, unless it is done. */
+void control_ended_outcome(struct outcome *o, const char *why);
 /* Asked to drain, and nothing is left that could run. Logs if it could not all. */
 bool control_is_drained(const struct dispatcher *d);
 void control_deinit(struct dispatcher *d);
 
+/* ahead.c */
+void ahead_init(struct dispatcher *d);
+void ahead_wait(struct dispatcher *d, struct execution *e); /* it has no slot yet */
+void ahead_remove(struct dispatcher *d, struct execution *e);
+void ahead_slot_freed(struct dispatcher *d, const struct lane *lane, bool is_process);
+void ahead_review(struct dispatcher *d); /* something may not begin any more */
+
 /* workers.c */
 int workers_new(struct dispatcher *d, struct executor **ret_executor) OB_MUST_CHECK;
 void workers_configure(struct dispatcher *d);            /* the lanes' configuration is in force */
-void workers_prefetch(struct dispatcher *d);             /* how much may be claimed ahead now */
 void workers_retire(struct dispatcher *d, bool is_kill); /* the dispatcher stops */
 
 /* dispatcher.c */

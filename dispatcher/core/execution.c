@@ -5,7 +5,6 @@
 
 #include "base/assert.h"
 #include "base/backoff.h"
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rand.h"
 
@@ -24,6 +23,7 @@ struct execution *execution_new(struct lane *lane, struct config *config,
     e->config = config_ref(config);
     e->batch = batch_ref(batch);
     e->job = c->job;
+    e->payload_size = c->payload_size;
     if (e->job.max_attempts <= 0)
         e->job.max_attempts = (int)task->max_attempts;
     e->run.job = &e->job;
@@ -143,4 +143,18 @@ void execution_keep_outcome(struct execution *e, const struct outcome *outcome)
     }
     e->delay_ms = backoff_delay_ms(backoff, (unsigned)e->job.attempt,
                                    (uint32_t)rand_below(UINT64_C(1) << 32), outcome->delay_ms);
+}
+
+void execution_check_age(struct execution *e, int64_t now_us)
+{
+    uint64_t max_ms = e->run.task->max_age_ms;
+    char reason[OUTCOME_REASON_SIZE];
+    char text[32];
+    if (e->outcome.kind != OUTCOME_RETRY || max_ms == 0 ||
+        now_us - e->job.created_at_us <= (int64_t)max_ms * 1000)
+        return;
+    memcpy(reason, e->outcome.reason, sizeof reason);
+    format_duration(max_ms, text);
+    outcome_set(&e->outcome, OUTCOME_DEAD, "%.180s (older than max_age %s)", reason, text);
+    e->delay_ms = 0;
 }

@@ -15,6 +15,7 @@
 struct lane;
 
 enum execution_state {
+    EXECUTION_WAITING,  /* claimed ahead: it has no slot yet */
     EXECUTION_FETCHING, /* its payload was too large for the claim: asked for, or to be asked again
                          */
     EXECUTION_RUNNING,  /* the executor has it */
@@ -24,12 +25,13 @@ enum execution_state {
 
 struct execution {
     struct list link;        /* in the dispatcher's list of all */
-    struct list result_link; /* while FINISHED or SETTLING */
+    struct list result_link; /* while WAITING, FINISHED or SETTLING */
     enum execution_state state;
     struct lane *lane;
     struct config *config; /* what it started with; referenced */
     struct batch *batch;
     struct job job;
+    int payload_size; /* of the row; job.payload is NULL when it did not come with the claim */
     struct run run;
     struct buf
         body; /* the converted or fetched payload; unused when job.payload is passed as it is */
@@ -37,9 +39,12 @@ struct execution {
     struct outcome outcome; /* head and tail are copies, in `captured` */
     struct buf captured;
     uint64_t delay_ms;
+    uint64_t since_ms; /* while WAITING: since when (clock_mono_ms) */
+    uint64_t begun_us; /* clock_mono_us */
     bool is_fetch_under_way;
     bool is_lost;             /* the claim is gone: the result will be dropped */
     bool is_cancelled;        /* somebody asked for its end: unless it is done, it is cancelled */
+    bool is_requeued;         /* ... for the end of this run: unless it is done, it is given back */
     bool settle_alone;        /* the server refused a batch with it */
     uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;
@@ -62,5 +67,8 @@ void execution_drop_payload(struct execution *e);
 /* Keeps the outcome, with copies of its output, and decides retry delay and death by max_attempts.
  */
 void execution_keep_outcome(struct execution *e, const struct outcome *outcome);
+/* And by max_age: one that would be tried again is dead if it is too old by now, which is the
+ * server's clock as the job's created_at is. */
+void execution_check_age(struct execution *e, int64_t now_us);
 
 #endif

@@ -24,8 +24,8 @@ enum stop_reason {
     STOP_SHUTDOWN, /* TERM now, KILL when asked again or after the grace; the outcome is RELEASE */
     STOP_KILL,     /* at once */
     STOP_LOST,     /* the lease is ending: as SHUTDOWN; the outcome will be discarded */
-    STOP_CANCEL    /* the job was cancelled: TERM now, KILL after the grace; a transfer is dropped.
-                    * Of the outcome only DONE counts: core makes anything else the cancelled end */
+    STOP_CANCEL    /* cancelled or requeued: TERM now, KILL after the grace; a transfer is dropped.
+                    * Of the outcome only DONE counts: core makes anything else the end asked for */
 };
 
 struct run;

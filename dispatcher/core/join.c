@@ -13,6 +13,7 @@
 #include "base/rand.h"
 #include "base/version.h"
 #include "core/session_priv.h"
+#include "core/trace.h"
 
 enum { SCHEMA_RETRY_MS = 1000, PROOF_TIMEOUT_MS = 5000, PROOF_TRIES = 3, SAY_AGAIN_MS = 10000 };
 
@@ -343,6 +344,8 @@ void session_set_config(struct session *s, struct config *config)
     say_needs_restart(s->config, config);
     struct config *old = s->config;
     s->config = config_ref(config);
+    trace_connection(s->work, "work", config->log_sql);
+    trace_connection(s->beat, "heartbeat", config->log_sql);
     s->is_row_stale = true; /* until the next registration, if one is under way */
     if (s->state == SESSION_READY)
         announce(s);

@@ -11,7 +11,9 @@ enum {
     SLOTS_PER_CLAIM_MAX = 1000,
     PAUSE_FIRST_MS = 1000,
     PAUSE_MAX_MS = 300000,
-    SPAWN_PAUSE_MS = 1000
+    SPAWN_PAUSE_MS = 1000,
+    AHEAD_US = 50000,             /* work for so long is claimed ahead, */
+    AHEAD_BYTES = 4 * 1024 * 1024 /* at most so much payload */
 };
 
 bool task_is_process(const struct task_config *t)
@@ -76,7 +78,8 @@ void lanes_set_config(struct lanes *l, struct config *config)
         l->items[i]->config = config_find_task(config, l->items[i]->task);
         if (!had_handler && l->items[i]->config != NULL)
             open_backlogs(l->items[i]); /* the stream passed its jobs over */
-        l->items[i]->prefetch = 0;
+        l->items[i]->ahead = 0;
+        l->items[i]->times.run_us = 0;          /* another handler, perhaps */
         l->items[i]->paused_until_ms = 0; /* the reload may be the repair */
         l->items[i]->pauses = 0;
     }
@@ -89,6 +92,7 @@ void lanes_set_config(struct lanes *l, struct config *config)
         struct lane *lane = ob_xcalloc(1, sizeof *lane);
         lane->task = ob_xstrdup(t->name);
         lane->config = t;
+        list_init(&lane->ahead_list);
         open_backlogs(lane);
         l->items[l->count++] = lane;
     }
@@ -121,18 +125,22 @@ unsigned lane_free_slots(const struct lanes *l, const struct lane *lane, uint64_
     uint64_t until_ms = 0;
     if (lane->config == NULL || lane->is_paused || now_ms < lane->paused_until_ms)
         return 0;
-    unsigned limit = lane->config->concurrency + lane->prefetch;
+    unsigned limit = lane->config->concurrency + lane->ahead;
     if (lane->running >= limit)
         return 0;
-    unsigned n = limit - lane->running;
-    return room_for(l, lane, n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX, now_ms, &until_ms);
+    /* What waits already will take its share of the executor's room. */
+    unsigned n = limit - lane->running + lane->waiting;
+    n = room_for(l, lane, n, now_ms, &until_ms);
+    n = n > lane->waiting ? n - lane->waiting : 0;
+    return n < SLOTS_PER_CLAIM_MAX ? n : SLOTS_PER_CLAIM_MAX;
 }
 
 unsigned lanes_free_processes(const struct lanes *l, uint64_t now_ms)
 {
-    if (now_ms < l->spawn_paused_until_ms || l->process_running >= l->config->concurrency)
+    unsigned limit = l->config->concurrency + l->process_ahead;
+    if (now_ms < l->spawn_paused_until_ms || l->process_running >= limit)
         return 0;
-    return l->config->concurrency - l->process_running;
+    return limit - l->process_running;
 }
 
 static bool has_backlog(const struct lane *lane)
@@ -212,9 +220,9 @@ bool lanes_are_busy(const struct lanes *l, uint64_t now_ms)
         if (slots == 0)
             continue; /* no handler, paused, or all in use */
         bool shares = task_is_process(lane->config);
-        unsigned of = lane->config->concurrency + lane->prefetch;
-        if (shares && l->config->concurrency < of)
-            of = l->config->concurrency;
+        unsigned of = lane->config->concurrency + lane->ahead;
+        if (shares && l->config->concurrency + l->process_ahead < of)
+            of = l->config->concurrency + l->process_ahead;
         if (shares && processes < slots)
             slots = processes;
         if (has_backlog(lane) && slots > of / 2)
@@ -247,6 +255,87 @@ void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_conf
         return;
     ob_assert(l->process_running > 0);
     l->process_running--;
+}
+
+bool lanes_slot_is_free(const struct lanes *l, const struct lane *lane,
+                        const struct task_config *task)
+{
+    if (lane->running - lane->waiting >= task->concurrency)
+        return false;
+    return !task_is_process(task) ||
+           l->process_running - l->process_waiting < l->config->concurrency;
+}
+
+void lanes_wait(struct lanes *l, struct lane *lane, const struct task_config *task)
+{
+    lane->waiting++;
+    if (task_is_process(task))
+        l->process_waiting++;
+}
+
+void lanes_wait_over(struct lanes *l, struct lane *lane, const struct task_config *task)
+{
+    ob_assert(lane->waiting > 0);
+    lane->waiting--;
+    if (!task_is_process(task))
+        return;
+    ob_assert(l->process_waiting > 0);
+    l->process_waiting--;
+}
+
+/* ---- ahead ---- */
+
+static void note_run(struct run_times *t, uint64_t run_us, size_t bytes, uint64_t now_us)
+{
+    bool is_first = t->run_us == 0;
+    run_us = run_us > 0 ? run_us : 1;
+    t->run_us = is_first ? run_us : (t->run_us * 15 + run_us + 15) / 16;
+    t->bytes = is_first ? bytes : (t->bytes * 15 + bytes + 15) / 16;
+    t->ended_us = now_us;
+}
+
+void lanes_note_run(struct lanes *l, struct lane *lane, const struct task_config *task,
+                    uint64_t run_us, size_t bytes, uint64_t now_us)
+{
+    note_run(&lane->times, run_us, bytes, now_us);
+    if (task_is_process(task))
+        note_run(&l->process_times, run_us, bytes, now_us);
+}
+
+/* What so many slots get through in AHEAD_US; nothing when no run has ended for so long: what runs
+ * now may hang. */
+static unsigned plan_ahead(const struct run_times *t, unsigned slots, uint64_t now_us)
+{
+    if (t->run_us == 0 || now_us - t->ended_us > AHEAD_US)
+        return 0;
+    uint64_t n = (uint64_t)slots * AHEAD_US / t->run_us;
+    uint64_t most = t->bytes > 0 ? AHEAD_BYTES / t->bytes : SLOTS_PER_CLAIM_MAX;
+    most = most < SLOTS_PER_CLAIM_MAX ? most : SLOTS_PER_CLAIM_MAX;
+    return (unsigned)(n < most ? n : most);
+}
+
+/* A lane that shares slots has its part of what they all get through together: as much as the
+ * others if it may have all of the slots, or those of another task would be taken for its own. */
+static unsigned plan_lane(const struct lanes *l, const struct lane *lane, uint64_t now_us)
+{
+    const struct task_config *task = lane->config;
+    if (l->suspects > 0 || task == NULL || task->kind == HANDLER_DISCARD ||
+        task->max_attempts == 1) /* it is not to lose that one before it has begun */
+        return 0;
+    unsigned own = plan_ahead(&lane->times, task->concurrency, now_us);
+    if (own == 0 || !task_is_process(task))
+        return own;
+    unsigned all = l->config->concurrency;
+    unsigned slots = task->concurrency < all ? task->concurrency : all;
+    return (unsigned)((uint64_t)l->process_ahead * slots / all);
+}
+
+void lanes_plan_ahead(struct lanes *l, uint64_t now_us)
+{
+    l->process_ahead =
+        l->suspects > 0 ? 0 : plan_ahead(&l->process_times, l->config->concurrency, now_us);
+    for (size_t i = 0; i < l->count; i++)
+        l->items[i]->ahead = plan_lane(l, l->items[i], now_us);
 }
 
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,

@@ -25,12 +25,21 @@ struct backlog {
     int64_t id;
 };
 
+struct run_times {     /* of runs that ended */
+    uint64_t run_us;   /* how long one takes, smoothed; 0: not known */
+    uint64_t bytes;    /* its payload, the same */
+    uint64_t ended_us; /* when one ended last (clock_mono_us) */
+};
+
 struct lane {
     char *task;
     const struct task_config *config; /* in the lanes' configuration; NULL: no handler any more */
-    unsigned running;                 /* executions that hold a slot */
-    unsigned prefetch;                /* may be claimed beyond the concurrency: workers.c */
-    int claimed;                      /* what the newest look brought, while it is counted */
+    unsigned running;                 /* executions that hold a slot, or wait for one */
+    unsigned waiting;                 /* of these: claimed ahead, and not begun (ahead.c) */
+    unsigned ahead;                   /* so many may be claimed beyond the concurrency */
+    struct list ahead_list;           /* those that wait, in the order of their claims */
+    struct run_times times;
+    int claimed; /* what the newest look brought, while it is counted */
     struct backlog backlogs[PRIORITIES];
     bool is_watched;          /* we hold its lock: producers notify */
     bool is_paused;           /* by an operator: nothing is claimed */
@@ -51,8 +60,12 @@ struct lanes {
     size_t count;
     uint64_t walk_xid; /* where the last walk of many lanes began */
     int64_t walk_id;
-    unsigned walk_pause; /* looks until the next such walk: the last one found little */
-    unsigned process_running;
+    unsigned walk_pause;      /* looks until the next such walk: the last one found little */
+    unsigned process_running; /* as lane.running, of all commands */
+    unsigned process_waiting;
+    unsigned process_ahead;
+    struct run_times process_times;
+    unsigned suspects; /* executions of jobs that were lost before: they may bring us down */
     uint64_t spawn_paused_until_ms; /* no process was to be had */
 };
 
@@ -86,6 +99,18 @@ bool lanes_are_busy(const struct lanes *l, uint64_t now_ms);
 /* True when it would: a lane with a backlog has a free slot. */
 bool lanes_have_work(const struct lanes *l, uint64_t now_ms);
 
+/* How much may be claimed ahead from now on: what short runs that end all the time leave room for
+ * until a turn has been to the server and back. */
+void lanes_plan_ahead(struct lanes *l, uint64_t now_us);
+/* A run took so long (microseconds), with a payload of so many bytes, and ended now. */
+void lanes_note_run(struct lanes *l, struct lane *lane, const struct task_config *task,
+                    uint64_t run_us, size_t bytes, uint64_t now_us);
+/* True when a job of the lane may begin: fewer run than may. */
+bool lanes_slot_is_free(const struct lanes *l, const struct lane *lane,
+                        const struct task_config *task);
+/* It waits for its slot; not any more. */
+void lanes_wait(struct lanes *l, struct lane *lane, const struct task_config *task);
+void lanes_wait_over(struct lanes *l, struct lane *lane, const struct task_config *task);
 /* task is what the execution started with: a reload may have changed the lane's since. */
 void lanes_slot_taken(struct lanes *l, struct lane *lane, const struct task_config *task);
 void lanes_slot_freed(struct lanes *l, struct lane *lane, const struct task_config *task);

@@ -82,6 +82,10 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
                                        ? "the job was claimed anew by another dispatcher"
                                        : "the job is gone"));
         d->stats.lost++;
+    } else if (e->is_requeued && e->outcome.kind == OUTCOME_RELEASE) {
+        log_info("requeued", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt), LOG_INT("ms", e->outcome.duration_ms));
+        d->look_wanted = true;
     } else if (e->delay_ms > 0) {
         turn_look_in(d, e->delay_ms);
     } else if (e->outcome.kind == OUTCOME_RETRY || e->outcome.kind == OUTCOME_RELEASE) {

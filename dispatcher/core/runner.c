@@ -12,10 +12,11 @@
 enum { LOG_EVERY_MS = 10000 };
 
 /* A job that was claimed is to begin, or to be given back: meanwhile the dispatcher was told to
- * stop, its lease is ending, or an operator cancelled the job or paused its task. */
+ * stop, its lease is ending, or an operator cancelled or requeued the job or paused its task. */
 static bool may_begin(const struct dispatcher *d, const struct execution *e)
 {
-    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->lane->is_paused;
+    return dispatcher_may_start(d) && !e->is_lost && !e->is_cancelled && !e->is_requeued &&
+           !e->lane->is_paused;
 }
 
 static const char not_started[] =
@@ -79,17 +80,27 @@ static void log_endpoint(const struct execution *e, const struct outcome *o)
                  LOG_STR("endpoint", o->endpoint));
 }
 
+/* The server's clock, as the newest look knows it. */
+static int64_t server_now_us(const struct dispatcher *d)
+{
+    return d->stream.now_us != 0 ? d->stream.ahead_us + (int64_t)clock_mono_ms() * 1000
+                                 : (int64_t)clock_unix_us();
+}
+
 /* The outcome is known: the result waits for the next turn, or is dropped with a lost claim. */
 static void finish(struct dispatcher *d, struct execution *e, const struct outcome *outcome)
 {
     execution_keep_outcome(e, outcome);
-    if (e->is_cancelled && outcome->kind != OUTCOME_DONE) {
-        control_cancelled_outcome(&e->outcome);
+    execution_check_age(e, server_now_us(d));
+    if ((e->is_cancelled || e->is_requeued) && outcome->kind != OUTCOME_DONE) {
+        control_ended_outcome(&e->outcome, e->is_cancelled ? "cancelled" : "requeued");
         e->delay_ms = 0;
     }
     execution_drop_payload(e);
     e->state = EXECUTION_FINISHED;
     lanes_slot_freed(&d->lanes, e->lane, e->run.task);
+    const struct lane *lane = e->lane;
+    bool is_process = task_is_process(e->run.task);
     if (e->is_lost) {
         log_warn("lost_claim", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt),
@@ -104,6 +115,7 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
             control_pause(d, e);
         list_append(&d->results, &e->result_link);
     }
+    ahead_slot_freed(d, lane, is_process);
     OB_CRASH_POINT("after_run_before_settle");
     turn_kick(d);
     dispatcher_idle(d);
@@ -112,9 +124,12 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
 static void on_run_done(struct run *run, const struct outcome *outcome)
 {
     struct execution *e = list_entry(run, struct execution, run);
+    struct dispatcher *d = run->owner;
+    uint64_t now_us = clock_mono_us();
+    lanes_note_run(&d->lanes, e->lane, run->task, now_us - e->begun_us, run->body_len, now_us);
     if (outcome->endpoint != NULL)
         log_endpoint(e, outcome);
-    finish(run->owner, e, outcome);
+    finish(d, e, outcome);
 }
 
 static void start(struct dispatcher *d, struct execution *e)
@@ -133,6 +148,7 @@ static void start(struct dispatcher *d, struct execution *e)
               LOG_INT("attempt", e->job.attempt));
     OB_CRASH_POINT("before_start");
     e->state = EXECUTION_RUNNING;
+    e->begun_us = clock_mono_us();
     if (ex == NULL) { /* logged; the task pauses, or its jobs would be claimed again at once */
         outcome_set(&outcome, OUTCOME_RELEASE, "the handler's executor could not be made");
         outcome.misconfigured = true;
@@ -192,6 +208,43 @@ void runner_fetch_again(struct dispatcher *d)
 
 /* ---- from a claim ---- */
 
+static void fetch_or_start(struct dispatcher *d, struct execution *e)
+{
+    e->state = EXECUTION_FETCHING;
+    if (e->job.payload == NULL && e->payload_size > 0)
+        fetch(d, e);
+    else
+        start(d, e);
+}
+
+/* Its task, or every command, pauses: what was not begun is not tried. */
+static bool is_paused(const struct dispatcher *d, const struct execution *e)
+{
+    uint64_t now_ms = clock_mono_ms();
+    return now_ms < e->lane->paused_until_ms ||
+           (task_is_process(e->run.task) && now_ms < d->lanes.spawn_paused_until_ms);
+}
+
+bool runner_may_go_on(const struct dispatcher *d, const struct execution *e)
+{
+    return lanes_slot_is_free(&d->lanes, e->lane, e->run.task) || !may_begin(d, e) ||
+           is_paused(d, e);
+}
+
+void runner_go_on(struct dispatcher *d, struct execution *e)
+{
+    if (may_begin(d, e) && !is_paused(d, e))
+        fetch_or_start(d, e);
+    else
+        runner_give_back(d, e, not_started);
+}
+
+void runner_give_back(struct dispatcher *d, struct execution *e, const char *why)
+{
+    outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", why);
+    finish(d, e, &e->outcome);
+}
+
 static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
@@ -203,17 +256,20 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);
     d->executions_count++;
+    d->lanes.suspects += e->job.lost > 0 ? 1 : 0;
+    bool has_slot = lanes_slot_is_free(&d->lanes, lane, task);
     lanes_slot_taken(&d->lanes, lane, task);
     e->is_cancelled = control_is_cancelled(d, e->job.id);
+    e->is_requeued = control_is_requeued(d, &e->job);
     if (!may_begin(d, e)) {
         outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
         finish(d, e, &e->outcome);
     } else if (execution_is_dead_already(e, c)) {
         finish(d, e, &e->outcome);
-    } else if (c->job.payload == NULL && c->payload_size > 0) {
-        fetch(d, e);
+    } else if (!has_slot) {
+        ahead_wait(d, e);
     } else {
-        start(d, e);
+        fetch_or_start(d, e);
     }
 }
 
@@ -226,14 +282,13 @@ void runner_begin(struct dispatcher *d, struct batch *batch)
 
 /* ---- stopping, losing, adopting ---- */
 
-void runner_release_fetching(struct dispatcher *d)
+void runner_release_unstarted(struct dispatcher *d)
 {
+    ahead_review(d);
     list_for_each (node, tmp, &d->executions) {
         struct execution *e = execution_of(node);
-        if (e->state != EXECUTION_FETCHING || e->is_fetch_under_way)
-            continue;
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
-        finish(d, e, &e->outcome);
+        if (e->state == EXECUTION_FETCHING && !e->is_fetch_under_way)
+            runner_give_back(d, e, not_started);
     }
 }
 
@@ -246,6 +301,17 @@ void runner_stop_all(struct dispatcher *d, enum stop_reason reason)
     }
 }
 
+/* An operator wants no more of it. What was not begun is given back; what ends by itself may. */
+static void end_run(struct dispatcher *d, struct execution *e)
+{
+    if (e->state == EXECUTION_RUNNING) {
+        e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
+    } else if (e->state == EXECUTION_WAITING) {
+        ahead_remove(d, e);
+        runner_give_back(d, e, not_started);
+    }
+}
+
 void runner_cancel(struct dispatcher *d, int64_t id)
 {
     list_for_each (node, tmp, &d->executions) {
@@ -255,8 +321,23 @@ void runner_cancel(struct dispatcher *d, int64_t id)
         e->is_cancelled = true; /* finished already: the statement that records it knows too */
         log_info("cancelling", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
                  LOG_INT("attempt", e->job.attempt));
-        if (e->state == EXECUTION_RUNNING)
-            e->run.executor->ops->stop(e->run.executor, &e->run, STOP_CANCEL);
+        if (!e->is_requeued) /* else it is ending */
+            end_run(d, e);
+    }
+}
+
+void runner_requeue(struct dispatcher *d, const struct store_token *token)
+{
+    list_for_each (node, tmp, &d->executions) {
+        struct execution *e = execution_of(node);
+        bool is_over = e->state == EXECUTION_FINISHED || e->state == EXECUTION_SETTLING;
+        if (e->job.id != token->id || e->job.claim != token->claim || is_over || e->is_lost ||
+            e->is_cancelled || e->is_requeued)
+            continue;
+        e->is_requeued = true;
+        log_info("requeueing", LOG_STR("task", e->job.task), LOG_INT("id", e->job.id),
+                 LOG_INT("attempt", e->job.attempt));
+        end_run(d, e);
     }
 }
 
@@ -297,7 +378,9 @@ static void lose(struct dispatcher *d, struct execution *e)
     }
     d->stats.lost++;
     ob_assert(!e->is_fetch_under_way); /* a lost connection has answered every fetch */
-    if (e->state == EXECUTION_FETCHING)
+    if (e->state == EXECUTION_WAITING)
+        ahead_remove(d, e);
+    if (e->state == EXECUTION_FETCHING || e->state == EXECUTION_WAITING)
         lanes_slot_freed(&d->lanes, e->lane, e->run.task);
     runner_forget(d, e);
 }
@@ -333,5 +416,6 @@ void runner_forget(struct dispatcher *d, struct execution *e)
 {
     ob_assert(d->executions_count > 0);
     d->executions_count--;
+    d->lanes.suspects -= e->job.lost > 0 ? 1 : 0;
     execution_free(e);
 }

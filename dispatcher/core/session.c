@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/session_priv.h"
+#include "core/trace.h"
 
 enum { TICKS_PER_LEASE = 60, BEATS_PER_LEASE = 6, UNREGISTER_TIMEOUT_MS = 5000 };
 
@@ -321,6 +322,8 @@ int session_new(uv_loop_t *loop, struct config *config, const struct session_cal
 
 void session_start(struct session *s)
 {
+    trace_connection(s->work, "work", s->config->log_sql);
+    trace_connection(s->beat, "heartbeat", s->config->log_sql);
     uint64_t tick_ms = s->lease_ms / TICKS_PER_LEASE;
     (void)uv_timer_start(&s->tick, on_tick, tick_ms, tick_ms > 0 ? tick_ms : 1);
     pgconn_start(s->work);

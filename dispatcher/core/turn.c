@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "core/dispatcher_priv.h"
 
-enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20, PACE_MS = 3 };
+enum { SLOW_DOWN_MS = 1000, LOCKED_RETRY_MS = 20, PACE_MS = 5 };
 
 struct turn { /* under way: freed with its answer */
     struct dispatcher *d;
@@ -102,7 +102,7 @@ static void await_pauses(struct dispatcher *d)
 static bool wants_look(struct dispatcher *d)
 {
     uint64_t now = clock_mono_ms();
-    workers_prefetch(d);
+    lanes_plan_ahead(&d->lanes, clock_mono_us());
     if (!dispatcher_may_start(d) || d->is_quiet || !lanes_have_slots(&d->lanes, now))
         return false;
     return d->look_wanted || d->stream.is_full || lanes_have_work(&d->lanes, now);

@@ -89,17 +89,6 @@ void workers_configure(struct dispatcher *d)
         worker_executor_configure(ex, c->tasks, c->tasks_count);
 }
 
-void workers_prefetch(struct dispatcher *d)
-{
-    const struct config *c = d->lanes.config;
-    const struct executor *ex = d->executors[HANDLER_WORKER];
-    for (size_t i = 0; ex != NULL && i < d->lanes.count; i++) {
-        struct lane *lane = d->lanes.items[i];
-        if (lane->config != NULL && lane->config->kind == HANDLER_WORKER)
-            lane->prefetch = worker_executor_prefetch(ex, (size_t)(lane->config - c->tasks));
-    }
-}
-
 void workers_retire(struct dispatcher *d, bool is_kill)
 {
     if (d->executors[HANDLER_WORKER] != NULL)

@@ -321,6 +321,8 @@ int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows, struct admi
     return admin_query(a, ADMIN_READER, dispatchers_sql, 0, NULL, ret_rows, reterr);
 }
 
+#define EACH_ID " FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n"
+
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
                  struct admin_rows **ret_rows, struct admin_error *reterr)
 {
@@ -333,11 +335,12 @@ int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size
     buf_putc(&array, '}');
     ob_assert(array.err == 0);
     const char *values[] = {array.data};
-    const char *sql = verb == ADMIN_CANCEL
-                          ? "SELECT i.id::text, outbox.cancel(i.id) FROM unnest($1::bigint[])"
-                            " WITH ORDINALITY AS i (id, n) ORDER BY i.n"
-                          : "SELECT i.id::text, outbox.retry(i.id) FROM unnest($1::bigint[])"
-                            " WITH ORDINALITY AS i (id, n) ORDER BY i.n";
+    const char *const calls[] = {
+        [ADMIN_CANCEL] = "SELECT i.id::text, outbox.cancel(i.id)" EACH_ID,
+        [ADMIN_RETRY] = "SELECT i.id::text, outbox.retry(i.id)" EACH_ID,
+        [ADMIN_REQUEUE] = "SELECT i.id::text, outbox.requeue(i.id)" EACH_ID,
+    };
+    const char *sql = calls[verb];
     int err = admin_query(a, ADMIN_DISPATCHER, sql, 1, values, ret_rows, reterr);
     buf_deinit(&array);
     return err;

@@ -186,9 +186,9 @@ enum admin_dispatcher_column {
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows,
                       struct admin_error *reterr) OB_MUST_CHECK;
 
-/* outbox.cancel or outbox.retry of each id, in one statement; rows (id, answer) in the ids' order.
+/* outbox.cancel, outbox.retry or outbox.requeue of each id, in one statement; rows (id, answer) in the ids' order.
  */
-enum admin_verb { ADMIN_CANCEL, ADMIN_RETRY };
+enum admin_verb { ADMIN_CANCEL, ADMIN_RETRY, ADMIN_REQUEUE };
 enum { ADMIN_IDS_MAX = 500 };
 int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size_t count,
                  struct admin_rows **ret_rows, struct admin_error *reterr) OB_MUST_CHECK;

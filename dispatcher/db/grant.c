@@ -45,6 +45,7 @@ static const char *const dispatcher[] = {
     "EXECUTE ON FUNCTION outbox.set_task",
     "EXECUTE ON FUNCTION outbox.cancel",
     "EXECUTE ON FUNCTION outbox.retry",
+    "EXECUTE ON FUNCTION outbox.requeue",
     "EXECUTE ON FUNCTION outbox.states",
     "EXECUTE ON FUNCTION outbox.count_jobs",
     "EXECUTE ON FUNCTION outbox.count_matching",

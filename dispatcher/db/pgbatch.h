@@ -24,7 +24,8 @@ struct pgstmt {
     const char **values;
     int *lengths;
     int *formats;
-    size_t bytes; /* of the values */
+    size_t bytes;     /* of the values */
+    uint64_t sent_ns; /* while somebody traces; 0 */
     enum pgstmt_form form;
     bool is_prepared; /* PGSTMT_PREPARES: the first of the two answers came */
     PGresult *result;
@@ -39,6 +40,7 @@ struct pgbatch {
     size_t sent_count; /* statements that went out */
     size_t answered_count;
     bool is_sync_sent;
+    uint64_t sync_sent_ns;
     struct pg_error error; /* the first failure; err 0: none */
     size_t failed_at;      /* which statement that was; count: the commit, or the connection */
     pgbatch_cb cb;

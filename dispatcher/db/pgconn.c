@@ -83,6 +83,7 @@ static void step_session(struct pgconn *c)
     while (!PQisBusy(c->pq)) {
         PGresult *res = PQgetResult(c->pq);
         if (res == NULL) {
+            pgtrace_session(c);
             come_up(c);
             if (c->state == PGCONN_READY)
                 pgsock_watch(c, UV_READABLE);
@@ -108,6 +109,7 @@ static void begin_session(struct pgconn *c)
         pgconn_down_from_pq(c);
         return;
     }
+    c->session_sent_ns = pgtrace_now(c);
     if (c->session_sql != NULL && PQsendQuery(c->pq, c->session_sql) != 1) {
         pgconn_down_from_pq(c);
         return;

@@ -6,6 +6,7 @@
 
 #include "db/pgbatch.h"
 #include "db/pgconn.h"
+#include "db/pgtrace.h"
 
 /* What is live in each state. `timer` has one meaning a state; `kick` may be armed in any. */
 enum pgconn_state {
@@ -74,6 +75,11 @@ struct pgconn {
     size_t prepared_count;
     unsigned prepared_serial;
 
+    pg_trace_cb trace; /* NULL: nobody listens */
+    void *trace_arg;
+    uint64_t traced_ns; /* when the last statement was answered */
+    uint64_t session_sent_ns;
+
     void (*close_cb)(void *arg);
     void *close_arg;
 };
@@ -102,6 +108,16 @@ void pgpipe_run(struct pgconn *c);   /* answers, notifications, sending; READY o
 void pgpipe_read(struct pgconn *c);  /* the same after the socket became readable */
 void pgpipe_abandon(struct pgconn *c); /* answers every batch with OB_ECONN */
 void pgpipe_on_timer(struct pgconn *c);
+
+/* pgtrace.c */
+uint64_t pgtrace_now(const struct pgconn *c); /* 0 unless somebody listens */
+void pgtrace_session(struct pgconn *c);       /* the session's SQL was done */
+/* The next statement of a batch, or its Sync, was answered; before that is counted. */
+void pgtrace_success(struct pgconn *c, const struct pgstmt *s, PGresult *res);
+void pgtrace_failure(struct pgconn *c, const struct pgbatch *b, const struct pg_error *error,
+                     bool is_skipped);
+void pgtrace_commit(struct pgconn *c, const struct pgbatch *b);
+void pgtrace_lost(struct pgconn *c, const struct pgbatch *b); /* it will not be answered */
 
 /* pg_target.c: where an attempt goes. Reads the connection string, the PG* variables and the
  * service file as libpq does, without touching the network. */

@@ -125,6 +125,7 @@ static bool send_stmt(struct pgconn *c, struct pgbatch *b, struct pgstmt *s)
 {
     char name[24];
     unsigned number = 0;
+    s->sent_ns = pgtrace_now(c);
     s->form = choose_form(c, b, s, &number);
     (void)snprintf(name, sizeof name, "ob_%u", number);
     int format = s->result_binary ? 1 : 0;
@@ -172,6 +173,7 @@ static bool send_next(struct pgconn *c, size_t *unflushed_bytes)
         *unflushed_bytes += s->bytes;
         b->sent_count++;
     } else {
+        b->sync_sent_ns = pgtrace_now(c);
         ok = PQpipelineSync(c->pq) == 1;
         b->is_sync_sent = true;
         c->sending = next_batch(c, b);
@@ -230,6 +232,7 @@ static void take_sync(struct pgconn *c, struct pgbatch *b)
         pgconn_fail(c, OB_ECONN, "protocol out of step: Sync before the last answer");
         return;
     }
+    pgtrace_commit(c, b);
     settle_prepared(c, b);
     struct pg_error error = b->error;
     answer_batch(c, b, error.err != 0 ? &error : NULL);
@@ -248,6 +251,7 @@ static void take_success(struct pgconn *c, struct pgbatch *b, PGresult *res)
         PQclear(res);
         return;
     }
+    pgtrace_success(c, s, res);
     s->result = res;
     b->answered_count++;
 }
@@ -266,6 +270,7 @@ static void take_failure(struct pgconn *c, struct pgbatch *b, PGresult *res)
         pgconn_down(c, &e); /* FATAL, or libpq itself: lost, out of memory */
         return;
     }
+    pgtrace_failure(c, b, &e, is_skipped);
     if (b->error.err == 0) {
         b->error = e;
         b->failed_at = b->answered_count;
@@ -443,6 +448,7 @@ void pgpipe_abandon(struct pgconn *c)
     while (!list_is_empty(&c->batches)) {
         struct pgbatch *b = head_batch(c);
         ob_assert(b != NULL);
+        pgtrace_lost(c, b);
         b->failed_at = b->count;
         b->error = error; /* results that came without the Sync prove nothing: not to be seen */
         answer_batch(c, b, &error);

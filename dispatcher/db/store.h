@@ -83,6 +83,8 @@ struct store_orders {
     size_t cancelled_count;
     const char *const *paused; /* tasks that are not to be claimed */
     size_t paused_count;
+    const struct store_token *requeued; /* runs of ours that are to end, and to be given back */
+    size_t requeued_count;
 };
 typedef void (*store_orders_cb)(void *arg, const struct pg_error *error,
                                 const struct store_orders *orders);

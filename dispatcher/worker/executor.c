@@ -174,11 +174,8 @@ static int worker_start(struct executor *base, struct run *run, struct outcome *
     f->run = run;
     f->pool = pool;
     run->executor_data = f;
-    f->since_ms = uv_now(ex->base.loop);
     list_append(&pool->waiting, &f->link);
     pool->waiting_count++;
-    if (pool->waiting_count + pool->in_flight > pool->concurrency)
-        executor_arm(ex, f->since_ms + PREFETCH_WAIT_MS);
     executor_dirty(pool);
     return 0;
 }
@@ -238,14 +235,6 @@ void worker_executor_configure(struct executor *base, const struct task_config *
         if (!is_used && !pool->is_retired)
             pool_retire(pool, false);
     }
-}
-
-unsigned worker_executor_prefetch(const struct executor *base, size_t i)
-{
-    const struct worker_executor *ex = (const struct worker_executor *)(const void *)base;
-    if (i >= ex->tasks_count || ex->pools_by_task[i] == NULL)
-        return 0;
-    return pool_prefetch(ex->pools_by_task[i], clock_mono_us());
 }
 
 void worker_executor_retire(struct executor *base, bool is_kill)

@@ -199,7 +199,6 @@ static bool read_replies(struct process *p)
         }
         return false;
     }
-    p->pool->read_us = clock_mono_us();
     if (!process_is_mute(p))
         take_lines(p, buffer, kept + (size_t)n);
     return n == REPLY_LINE_MAX;

@@ -214,49 +214,9 @@ uint64_t pool_process_failed(struct pool *pool, struct outcome *outcome)
     return pause_ms;
 }
 
-unsigned pool_prefetch(const struct pool *pool, uint64_t now_us)
-{
-    uint64_t jobs = 0;
-    if (pool->job_us == 0 || pool->is_retired)
-        return 0;
-    list_for_each (node, tmp, &pool->processes) {
-        const struct process *p = list_entry(node, struct process, link);
-        uint64_t job_us = pool->job_us;
-        if (p->state != PROCESS_READY)
-            continue;
-        if (!list_is_empty(&p->flights)) {
-            /* One that hangs takes none soon. Less than that may be our own delay. */
-            uint64_t since_us = list_entry(p->flights.next, struct flight, link)->given_us;
-            uint64_t age_us = now_us > since_us ? now_us - since_us : 0;
-            job_us = age_us > job_us && age_us > PREFETCH_US ? age_us : job_us;
-        }
-        jobs += (uint64_t)p->window * PREFETCH_US / job_us;
-    }
-    return jobs < PREFETCH_MAX ? (unsigned)jobs : PREFETCH_MAX;
-}
-
-/* Dooms what was claimed ahead and has waited too long; returns when the next is. */
-static uint64_t give_back(struct pool *pool, uint64_t now_ms)
-{
-    size_t place = pool->in_flight;
-    list_for_each (node, tmp, &pool->waiting) {
-        struct flight *f = list_entry(node, struct flight, link);
-        if (place++ < pool->concurrency)
-            continue;
-        if (f->since_ms + PREFETCH_WAIT_MS > now_ms)
-            return f->since_ms + PREFETCH_WAIT_MS;
-        list_remove(&f->link);
-        pool->waiting_count--;
-        f->doom = "not started: the workers are busy with other jobs";
-        list_append(&pool->ex->doomed, &f->link);
-        executor_dirty(pool);
-    }
-    return UINT64_MAX;
-}
-
 uint64_t pool_tick(struct pool *pool, uint64_t now_ms)
 {
-    uint64_t due_ms = give_back(pool, now_ms);
+    uint64_t due_ms = UINT64_MAX;
     list_for_each (node, tmp, &pool->processes)
         process_tick(list_entry(node, struct process, link), now_ms);
     if (wants_process(pool) && !pool->is_retired) {

@@ -22,10 +22,7 @@ enum {
     WORKER_GRACE_MS = 5000,       /* between TERM and KILL */
     WORKER_DRAIN_MS = 5000,       /* from the end of file and the last result to TERM */
     WORKER_MUTE_MS = 1000,        /* from a closed pipe to the exit that explains it */
-    WORKER_SPAWN_PAUSE_MS = 1000, /* no process was to be had */
-    PREFETCH_US = 50000,          /* work for so long is claimed ahead, */
-    PREFETCH_MAX = 1000,          /* at most so many jobs, */
-    PREFETCH_WAIT_MS = 1000       /* and given back if it was not begun by then */
+    WORKER_SPAWN_PAUSE_MS = 1000  /* no process was to be had */
 };
 
 struct pool;
@@ -37,9 +34,7 @@ struct flight {
     struct run *run;
     struct pool *pool;
     struct process *process; /* NULL: not given to one */
-    uint64_t since_ms;       /* waiting: since then */
-    uint64_t given_us;       /* given to a process: when (clock_mono_us) */
-    uint64_t due_ms;         /* the same: its timeout */
+    uint64_t due_ms;         /* given to a process: its timeout */
     bool is_late;
     const char *doom; /* in executor->doomed: why it is released */
 };
@@ -87,8 +82,6 @@ struct pool {
     size_t waiting_count;
     unsigned concurrency; /* of the task: in_flight never exceeds it */
     unsigned in_flight;   /* in all processes */
-    uint64_t job_us;      /* how long a job takes, smoothed; 0: not known */
-    uint64_t read_us;     /* when replies were read last (clock_mono_us) */
     unsigned failures;    /* processes in a row that ended before they did anything */
     uint64_t spawn_after_ms;
     struct line_rate rate; /* of standard error */
@@ -154,7 +147,6 @@ void pool_free(struct pool *pool); /* no process, nothing waits */
 bool pool_runs(const struct pool *pool, const struct task_config *task); /* as it would be now */
 void pool_retire(struct pool *pool, bool is_kill);
 void pool_serve(struct pool *pool); /* hands out jobs, starts processes */
-unsigned pool_prefetch(const struct pool *pool, uint64_t now_us);
 /* Whatever is due; returns when the next thing is. */
 uint64_t pool_tick(struct pool *pool, uint64_t now_ms);
 /* A process is over, or was never to be had. outcome: what becomes of jobs that wait if no other

@@ -135,8 +135,7 @@ int process_give(struct process *p, struct flight *f)
     if (err != 0)
         return err;
     run->started_unix_us = now_us; /* what it waited for a process is not its own time */
-    f->given_us = clock_mono_us();
-    run->started_mono_ms = f->given_us / 1000U;
+    run->started_mono_ms = clock_mono_ms();
     f->process = p;
     f->due_ms = now_of(p) + timeout_ms;
     executor_arm(p->pool->ex, f->due_ms);
@@ -198,12 +197,6 @@ static void attach_error(struct outcome *o, const struct worker_reply *reply)
     o->output_bytes = reply->error_len;
 }
 
-static void note_duration(struct pool *pool, const struct flight *f)
-{
-    uint64_t us = pool->read_us > f->given_us ? pool->read_us - f->given_us : 1;
-    pool->job_us = pool->job_us == 0 ? us : (pool->job_us * 15 + us + 15) / 16;
-}
-
 static void finish_job(struct process *p, struct flight *f, const struct worker_reply *reply)
 {
     struct outcome o;
@@ -220,7 +213,6 @@ static void finish_job(struct process *p, struct flight *f, const struct worker_
     }
     p->jobs_done++;
     p->in_flight--;
-    note_duration(p->pool, f);
     p->pool->in_flight--;
     p->pool->failures = 0;
     OB_CRASH_POINT("worker_replied");

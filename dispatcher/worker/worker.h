@@ -43,10 +43,6 @@ int worker_executor_new(uv_loop_t *loop, struct spawn_client *client, worker_obs
  * now, finish what they have and end; what they were not given yet is released. Runs of any other
  * task are released at their start. */
 void worker_executor_configure(struct executor *ex, const struct task_config *tasks, size_t count);
-/* How many jobs beyond its concurrency may be claimed for tasks[i]: what its processes are likely
- * to get through while a turn goes to the server and back. 0 for slow jobs. What was claimed so and
- * not begun within a second is released. */
-unsigned worker_executor_prefetch(const struct executor *ex, size_t i);
 /* As if there were no tasks: the dispatcher stops. is_kill: and everything is killed at once. */
 void worker_executor_retire(struct executor *ex, bool is_kill);
 

@@ -98,9 +98,11 @@ START_TEST(a_dispatcher_does_all_that_the_daemon_does)
     char sql[200];
     ck_assert_str_eq(
         allowed(conn, "dispatcher"),
-        "adopt can_take cancel claim count_jobs count_matching due extend level look mend orders pause payload "
-        "purge_attempts purge_dead purge_done register release restamp resume "
-        "retry set_task settle states still_writing sweep take take_failed take_over terminate"
+        "adopt can_take cancel claim count_jobs count_matching due extend level look mend orders "
+        "pause payload "
+        "purge_attempts purge_dead purge_done register release requeue restamp "
+        "resume retry set_task settle states still_writing sweep take take_failed take_over "
+        "terminate"
         " unregister unwatch wake watch;attempts dispatchers jobs pauses stats");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT level FROM outbox.level()", "1");
@@ -170,8 +172,9 @@ START_TEST(a_reader_looks_and_sees_no_payload)
     grant(GRANT_READER, "reader");
     testdb_exec("SELECT outbox.enqueue('a')");
     PGconn *conn = testdb_connect_as("reader");
-    ck_assert_str_eq(allowed(conn, "reader"),
-                     "count_jobs count_matching level states;attempts dispatchers jobs pauses stats");
+    ck_assert_str_eq(
+        allowed(conn, "reader"),
+        "count_jobs count_matching level states;attempts dispatchers jobs pauses stats");
     ck_rows(conn, "SELECT id, task, state FROM outbox.jobs", "1|a|ready");
     ck_rows(conn, "SELECT task, count, handlers FROM outbox.stats", "a|1|0");
     pg_exec_ok(conn, "SELECT * FROM outbox.attempts; SELECT * FROM outbox.dispatchers; SELECT * "

@@ -129,7 +129,7 @@ static void look(void)
 static void reload(void)
 {
     has_more = !has_more;
-    struct config *config = desk_load(has_more ? MORE : BOTH);
+    struct config *config = testconfig_load(has_more ? MORE : BOTH);
     lanes_set_config(&desk->lanes, config);
     config_unref(config);
 }

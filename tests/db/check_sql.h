@@ -41,6 +41,20 @@ static inline void register_one(PGconn *conn)
     ck_rows(conn, REGISTER("1", "one"), "registered");
 }
 
+/* n jobs of task a, claimed by dispatcher 1 with claim = id. */
+static inline PGconn *claimed_jobs(const char *n)
+{
+    char sql[128];
+    PGconn *conn = testdb_connect();
+    register_one(conn);
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT outbox.enqueue('a', '{\"n\": 1}') FROM generate_series(1, %s)", n);
+    pg_exec_ok(conn, sql);
+    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM outbox.claim(1, 1, '{a}', '{%s}')", n);
+    ck_rows(conn, sql, n);
+    return conn;
+}
+
 static inline TCase *sql_case(Suite *suite, const char *name)
 {
     TCase *tc = tcase_create(name);

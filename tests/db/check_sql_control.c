@@ -1,21 +1,7 @@
 /* outbox.cancel of running jobs, outbox.orders, outbox.pause and resume: what operators ask for,
  * and what a claim's end makes of it. */
+#include "blocking.h"
 #include "check_sql.h"
-
-#include "wait.h"
-
-/* n jobs of task a, claimed by dispatcher 1 with claim = id. */
-static PGconn *claimed(const char *n)
-{
-    char sql[128];
-    PGconn *conn = testdb_connect();
-    register_one(conn);
-    (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('a') FROM generate_series(1, %s)", n);
-    pg_exec_ok(conn, sql);
-    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM outbox.claim(1, 1, '{a}', '{%s}')", n);
-    ck_rows(conn, sql, n);
-    return conn;
-}
 
 static void expect_nothing_left(PGconn *conn)
 {
@@ -28,7 +14,7 @@ static void expect_nothing_left(PGconn *conn)
 
 START_TEST(a_running_job_is_reported_to_its_dispatcher_alone)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     ck_rows(conn, REGISTER("2", "two"), "registered");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(conn, "SELECT cancelled FROM outbox.orders(1)", "{1}");
@@ -49,7 +35,7 @@ static const char *const ends[] = {
 START_TEST(a_cancelled_job_is_gone_however_its_run_ends)
 {
     char sql[256];
-    PGconn *conn = claimed("3");
+    PGconn *conn = claimed_jobs("3");
     pg_exec_ok(conn, "UPDATE outbox.job SET logged = true;"
                      "INSERT INTO outbox.attempt (job_id, attempt, outcome, reason)"
                      " VALUES (2, 1, 'retry', 'exit 1')");
@@ -69,7 +55,7 @@ END_TEST
 
 START_TEST(brief_answers_name_the_cancelled)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     ck_rows(conn, "SELECT outbox.cancel(2)", "cancelling");
     ck_rows(conn,
             "SELECT * FROM outbox.settle(1, '{1,2}', '{1,2}', '[{\"outcome\": \"release\"},"
@@ -81,7 +67,7 @@ END_TEST
 
 START_TEST(a_job_that_succeeds_after_all_is_done)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{1}', '{1}')", "1|done");
     expect_nothing_left(conn);
@@ -93,7 +79,7 @@ END_TEST
 
 START_TEST(a_stale_result_does_not_end_a_cancelled_job)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{1}', '{9}', '[{\"outcome\": \"release\"}]')",
             "1|lost");
@@ -106,7 +92,7 @@ END_TEST
 
 START_TEST(only_a_committed_request_counts)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     pg_exec_ok(conn, "BEGIN");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     pg_exec_ok(conn, "ROLLBACK");
@@ -117,35 +103,24 @@ START_TEST(only_a_committed_request_counts)
 }
 END_TEST
 
-/* Whether the statement of another session waits for a lock. */
-static bool waits(PGconn *conn, int pid)
-{
-    char sql[128];
-    (void)snprintf(sql, sizeof sql, "SELECT cardinality(pg_blocking_pids(%d)) > 0", pid);
-    return strcmp(rows_of(conn, sql), "t") == 0;
-}
-
 /* A request that is not committed yet holds up the end of that claim alone; then it counts. */
 START_TEST(a_claim_that_ends_meanwhile_waits_for_the_request)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     PGconn *settler = testdb_connect();
-    PGconn *watcher = testdb_connect();
     pg_exec_ok(conn, "BEGIN");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(settler,
             "SELECT * FROM outbox.settle(1, '{1,2}', '{1,2}', '[{\"outcome\": \"release\"},"
             " {\"outcome\": \"release\"}]', true)",
             "1|busy;2|done");
-    ck_assert_int_eq(PQsendQuery(settler, "SELECT * FROM outbox.release(1, '{1}', '{1}')"), 1);
-    bool ok = wait_until(waits(watcher, PQbackendPID(settler)), 20000);
-    ck_assert(ok);
+    begin_sql(settler, "SELECT * FROM outbox.release(1, '{1}', '{1}')");
+    await_blocked(settler);
     pg_exec_ok(conn, "COMMIT");
     PGresult *res = PQgetResult(settler);
     ck_assert_str_eq(PQgetvalue(res, 0, 1), "cancelled");
     PQclear(res);
     PQfinish(settler);
-    PQfinish(watcher);
     PQfinish(conn);
 }
 END_TEST
@@ -153,28 +128,25 @@ END_TEST
 /* The claim ends while somebody cancels: he waits, then finds the job free, and it is gone. */
 START_TEST(a_cancel_that_waited_for_the_end_of_a_claim_takes_the_job)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     PGconn *canceller = testdb_connect();
-    PGconn *watcher = testdb_connect();
     pg_exec_ok(conn, "BEGIN");
     ck_rows(conn, "SELECT * FROM outbox.release(1, '{1}', '{1}')", "1|done");
-    ck_assert_int_eq(PQsendQuery(canceller, "SELECT outbox.cancel(1)"), 1);
-    bool ok = wait_until(waits(watcher, PQbackendPID(canceller)), 20000);
-    ck_assert(ok);
+    begin_sql(canceller, "SELECT outbox.cancel(1)");
+    await_blocked(canceller);
     pg_exec_ok(conn, "COMMIT");
     PGresult *res = PQgetResult(canceller);
     ck_assert_str_eq(PQgetvalue(res, 0, 0), "cancelled");
     PQclear(res);
     expect_nothing_left(conn);
     PQfinish(canceller);
-    PQfinish(watcher);
     PQfinish(conn);
 }
 END_TEST
 
 START_TEST(a_lost_dispatchers_job_is_cancelled_instead_of_run_again)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "2");
     ck_rows(conn, "SELECT id, state, lost FROM outbox.jobs", "2|ready|1");
@@ -186,7 +158,7 @@ END_TEST
 
 START_TEST(a_request_follows_the_job_to_the_dispatchers_next_id)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_rows(conn,
             "SELECT answer FROM outbox.register(3, 'one', 'host', 'boot', 'lock', 42, '{}',"
@@ -202,7 +174,7 @@ END_TEST
 
 START_TEST(requests_are_forgotten_a_minute_after_their_end)
 {
-    PGconn *conn = claimed("3");
+    PGconn *conn = claimed_jobs("3");
     ck_rows(conn, "SELECT outbox.cancel(1), outbox.cancel(2), outbox.cancel(3)",
             "cancelling|cancelling|cancelling");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{1}', '{1}')", "1|done");
@@ -232,7 +204,7 @@ static const char *notified(PGconn *conn)
 
 START_TEST(dispatchers_are_told_once)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     pg_exec_ok(conn, "LISTEN outbox");
     ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
     ck_assert_str_eq(notified(conn), "control");

@@ -106,21 +106,9 @@ START_TEST(who_still_owns_jobs_stays_registered)
 }
 END_TEST
 
-static PGconn *lost_with_jobs(const char *n)
-{
-    char sql[128];
-    PGconn *conn = testdb_connect();
-    register_one(conn);
-    (void)snprintf(sql, sizeof sql, "SELECT outbox.enqueue('a') FROM generate_series(1, %s)", n);
-    pg_exec_ok(conn, sql);
-    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM outbox.claim(1, 1, '{a}', '{%s}')", n);
-    ck_rows(conn, sql, n);
-    return conn;
-}
-
 START_TEST(a_lost_dispatchers_jobs_are_ready_again)
 {
-    PGconn *conn = lost_with_jobs("3");
+    PGconn *conn = claimed_jobs("3");
     pg_exec_ok(conn, "SELECT outbox.enqueue('b')");
     ck_rows(conn, "SELECT outbox.take_over(1, 0, 2)", "2");
     ck_rows(conn, "SELECT running FROM outbox.dispatchers", "1");
@@ -143,7 +131,7 @@ END_TEST
 
 START_TEST(a_dispatcher_that_beat_again_is_not_taken_over)
 {
-    PGconn *conn = lost_with_jobs("1");
+    PGconn *conn = claimed_jobs("1");
     ck_rows(conn, "SELECT outbox.extend(1)", "t");
     ck_rows(conn, "SELECT outbox.take_over(1, 0), outbox.take_over(9, 0)", "-1|-1");
     ck_rows(conn, "SELECT state, owner FROM outbox.jobs", "running|1");
@@ -153,7 +141,7 @@ END_TEST
 
 START_TEST(jobs_that_never_began_get_their_attempt_back)
 {
-    PGconn *conn = lost_with_jobs("2");
+    PGconn *conn = claimed_jobs("2");
     ck_rows(conn, "SELECT outbox.extend(1)", "t");
     ck_rows(conn, "SELECT outbox.take_over(1, NULL, started => false)", "2");
     ck_rows(conn, "SELECT state, attempts, lost FROM outbox.jobs", "ready|0|0;ready|0|0");
@@ -165,7 +153,7 @@ END_TEST
 
 START_TEST(a_locked_job_is_taken_over_later)
 {
-    PGconn *conn = lost_with_jobs("2");
+    PGconn *conn = claimed_jobs("2");
     PGconn *other = testdb_connect();
     pg_exec_ok(other, "BEGIN; SELECT 1 FROM outbox.job WHERE id = 1 FOR UPDATE");
     ck_rows(conn, "SELECT outbox.take_over(1, 0)", "1");

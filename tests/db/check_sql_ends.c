@@ -319,6 +319,146 @@ START_TEST(a_failure_of_what_was_taken_is_counted)
 }
 END_TEST
 
+START_TEST(a_failed_job_waits_twice_as_long_each_time_up_to_an_hour)
+{
+    static const struct {
+        const char *before; /* attempts */
+        const char *delay;
+    } rows[] = {{"0", "5 s"},  {"1", "10 s"}, {"3", "40 s"},   {"9", "2560 s"},
+                {"10", "1 h"}, {"25", "1 h"}, {"20000", "1 h"}};
+    char sql[256];
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    (void)snprintf(sql, sizeof sql, "UPDATE outbox.job SET attempts = %s", rows[_i].before);
+    pg_exec_ok(conn, sql);
+    ck_rows(conn, "SELECT outbox.take_failed(1, 'x', max_attempts => 30000)", "retried");
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT interval '%s' - (run_at - clock_timestamp()) BETWEEN '0' AND "
+                   "interval '2 s' FROM outbox.job",
+                   rows[_i].delay);
+    ck_rows(conn, sql, "t");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(the_attempts_of_a_job_that_is_taken_go_with_it)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    ck_rows(conn, "SELECT outbox.take_failed(1, 'x', '0')", "retried");
+    ck_rows(conn, "SELECT count(*) FROM outbox.attempt", "1");
+    (void)rows_of(conn, "SELECT outbox.retry(1)");
+    ck_rows(conn, TAKE, "1");
+    ck_rows(conn, "SELECT count(*) FROM outbox.attempt", "0");
+    PQfinish(conn);
+}
+END_TEST
+
+/* Who joins its key meanwhile is seen. */
+START_TEST(a_last_failure_waits_for_who_puts_the_next_one)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k', max_attempts => 1)");
+    PGconn *producer = begin();
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', key => 'k')");
+    begin_sql(conn, "SELECT outbox.take_failed(1, 'x')");
+    await_blocked(conn);
+    commit(producer);
+    end_sql(conn);
+    STATES(conn, "1|dead;2|ready");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(a_last_failure_is_death_to_those_that_depend_on_it)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', max_attempts => 1)");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => '{1}')");
+    ck_rows(conn, "SELECT outbox.take_failed(1, 'x')", "dead");
+    STATES(conn, "1|dead;2|dead");
+    PQfinish(conn);
+}
+END_TEST
+
+/* Somebody else was faster: what becomes of it decides. */
+START_TEST(a_failure_waits_for_who_has_taken_the_job_since)
+{
+    PGconn *conn = testdb_connect();
+    PGconn *taker = begin();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    ck_rows(taker, "SELECT id FROM outbox.take('a')", "1");
+    begin_sql(conn, "SELECT outbox.take_failed(1, 'x')");
+    await_blocked(conn);
+    if (_i == 0)
+        commit(taker);
+    else
+        roll_back(taker);
+    end_sql(conn);
+    ck_rows(conn, "SELECT count(*), sum(attempts) FROM outbox.job", _i == 0 ? "0|-" : "1|1");
+    ck_rows(conn, "SELECT count(*) FROM outbox.attempt", _i == 0 ? "0" : "1");
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(only_ready_jobs_are_taken)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a') FROM generate_series(1, 2)");
+    CLAIMED(conn, "1,2");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', delay => '1 h')");
+    ck_rows(conn, TAKE, "-");
+    STATES(conn, "1|running;2|running;3|scheduled");
+    BECAME(conn, 2, RELEASE);
+    ck_rows(conn, "SELECT count(*) FROM outbox.take('a', 0)", "0");
+    ck_rows(conn, "SELECT count(*) FROM outbox.take('a', -1)", "0");
+    ck_rows(conn, TAKE, "2");
+    PQfinish(conn);
+}
+END_TEST
+
+/* An expired job is dead to those behind it and those that wait for it, not done. */
+START_TEST(the_end_of_an_expired_job_is_no_success)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *listener = testdb_connect();
+    pg_exec_ok(listener, "LISTEN outbox_done");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k', notify_done => true, repeat_every => "
+                     "'1 h', expires_at => clock_timestamp() + interval '1 ms')");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k')");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => ARRAY[1])");
+    pg_exec_ok(conn,
+               "SELECT outbox.enqueue('b', after => ARRAY[1], on_failed_dependency => 'run')");
+    ck_assert(wait_until(testdb_long("SELECT count(*) FROM outbox.job WHERE expires_at < "
+                                     "clock_timestamp()") == 1,
+                         WAIT_MS));
+    pg_exec_ok(conn, TAKE);
+    ck_rows(conn, "SELECT id, reason FROM outbox.dead ORDER BY id",
+            "1|expired;3|dependency 1 is dead");
+    TOLD(listener, "outbox_done 1 dead");
+    ck_rows(conn, TAKE, "2");
+    STATES(conn, "1|dead;3|dead;4|ready");
+    PQfinish(listener);
+    PQfinish(conn);
+}
+END_TEST
+
+START_TEST(taking_with_an_older_snapshot_is_refused_where_others_are_concerned)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('b')");
+    if (_i == 0)
+        pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k')");
+    else
+        pg_exec_ok(conn, "SELECT outbox.enqueue('b', after => ARRAY[outbox.enqueue('a')])");
+    pg_exec_ok(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    ck_rows(conn, "SELECT id FROM outbox.take('b')", "1");
+    pg_exec_fails(conn, "SELECT outbox.take('a')", "0A000", "repeatable read");
+    pg_exec_ok(conn, "ROLLBACK");
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_ends");
@@ -338,5 +478,14 @@ Suite *test_suite(void)
     tcase_add_test(take, what_is_taken_is_gone_with_the_commit_and_back_with_a_rollback);
     tcase_add_test(take, taking_means_for_others_what_any_success_means);
     tcase_add_test(take, a_failure_of_what_was_taken_is_counted);
+    tcase_add_loop_test(take, a_failed_job_waits_twice_as_long_each_time_up_to_an_hour, 0, 7);
+    tcase_add_test(take, the_attempts_of_a_job_that_is_taken_go_with_it);
+    tcase_add_test(take, a_last_failure_waits_for_who_puts_the_next_one);
+    tcase_add_test(take, a_last_failure_is_death_to_those_that_depend_on_it);
+    tcase_add_loop_test(take, a_failure_waits_for_who_has_taken_the_job_since, 0, 2);
+    tcase_add_test(take, only_ready_jobs_are_taken);
+    tcase_add_test(take, the_end_of_an_expired_job_is_no_success);
+    tcase_add_loop_test(take, taking_with_an_older_snapshot_is_refused_where_others_are_concerned,
+                        0, 2);
     return suite;
 }

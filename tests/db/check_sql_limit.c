@@ -57,6 +57,44 @@ START_TEST(only_tasks_with_a_limit_care_for_the_isolation_level)
 }
 END_TEST
 
+/* Whichever of several tasks it is. */
+START_TEST(the_limit_of_each_task_in_an_array_counts)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.set_task(t, 1) FROM unnest('{a,b,c}'::text[]) AS t");
+    pg_exec_ok(conn, _i == 0   ? "SELECT outbox.enqueue('a')"
+                     : _i == 1 ? "SELECT outbox.enqueue('b')"
+                               : "SELECT outbox.enqueue('c')");
+    pg_exec_fails(conn,
+                  "SELECT outbox.enqueue_many('[{\"task\": \"a\"}, {\"task\": \"b\"}, "
+                  "{\"task\": \"c\"}]')",
+                  "53400",
+                  _i == 0   ? "task a"
+                  : _i == 1 ? "task b"
+                            : "task c");
+    PQfinish(conn);
+}
+END_TEST
+
+/* What is not ready is not counted, not refused, and waits for nobody. */
+START_TEST(jobs_for_later_are_beside_the_limit)
+{
+    PGconn *conn = testdb_connect();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a') FROM generate_series(1, 3)");
+    pg_exec_ok(conn, "SELECT outbox.set_task('a', 1)"); /* there are more already */
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', delay => '1 h')");
+    pg_exec_ok(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', delay => '1 h')");
+    pg_exec_ok(conn, "COMMIT");
+    pg_exec_fails(conn, "SELECT outbox.enqueue('a')", "53400", "task a");
+    pg_exec_ok(conn, "SELECT outbox.set_task('a', 9)");
+    pg_exec_ok(conn, "BEGIN ISOLATION LEVEL READ UNCOMMITTED"); /* the same as READ COMMITTED */
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a')");
+    pg_exec_ok(conn, "COMMIT");
+    PQfinish(conn);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *suite = suite_create("sql_limit");
@@ -64,5 +102,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, jobs_beyond_the_limit_are_refused);
     tcase_add_loop_test(tc, the_limit_holds_for_those_at_once, 0, 2);
     tcase_add_test(tc, only_tasks_with_a_limit_care_for_the_isolation_level);
+    tcase_add_loop_test(tc, the_limit_of_each_task_in_an_array_counts, 0, 3);
+    tcase_add_test(tc, jobs_for_later_are_beside_the_limit);
     return suite;
 }

@@ -1,23 +1,9 @@
 /* outbox.settle, release, cancel, retry, payload: every outcome, every answer, and stale tokens. */
 #include "check_sql.h"
 
-/* n jobs of task a, claimed by dispatcher 1 with claim = id. */
-static PGconn *claimed(const char *n)
-{
-    char sql[128];
-    PGconn *conn = testdb_connect();
-    register_one(conn);
-    (void)snprintf(sql, sizeof sql,
-                   "SELECT outbox.enqueue('a', '{\"n\": 1}') FROM generate_series(1, %s)", n);
-    pg_exec_ok(conn, sql);
-    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM outbox.claim(1, 1, '{a}', '{%s}')", n);
-    ck_rows(conn, sql, n);
-    return conn;
-}
-
 START_TEST(all_done_deletes_the_jobs)
 {
-    PGconn *conn = claimed("3");
+    PGconn *conn = claimed_jobs("3");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{3,1}', '{3,1}')", "3|done;1|done");
     ck_rows(conn, "SELECT id FROM outbox.job", "2");
     ck_rows(conn, "SELECT * FROM outbox.settle(1, '{2}', '{2}', '[null]')", "2|done");
@@ -35,7 +21,7 @@ START_TEST(a_stale_token_changes_nothing)
                                     "'[null, {\"outcome\": \"dead\", \"reason\": \"x\"}, null,"
                                     " {\"outcome\": \"retry\", \"reason\": \"x\"}, null]'"};
     char sql[256];
-    PGconn *conn = claimed("4");
+    PGconn *conn = claimed_jobs("4");
     (void)snprintf(sql, sizeof sql, "SELECT * FROM outbox.settle(1, " STALE_IDS ", %s)",
                    outcomes[_i]);
     ck_rows(conn, sql, "1|done;2|lost;99|gone;3|gone;3|done");
@@ -51,7 +37,7 @@ END_TEST
 
 START_TEST(a_retry_is_scheduled_and_its_attempt_recorded)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     ck_rows(conn,
             "SELECT * FROM outbox.settle(1, '{1}', '{1}', '[{\"outcome\": \"retry\", \"delay_ms\": "
             "60000,"
@@ -79,7 +65,7 @@ END_TEST
 
 START_TEST(a_retry_without_delay_is_ready_at_once)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     pg_exec_ok(conn, "SELECT * FROM outbox.settle(1, '{1}', '{1}', '[{\"outcome\": \"retry\", "
                      "\"reason\": \"signal 9\","
                      " \"signal\": 9, \"http_status\": 503}]')");
@@ -99,7 +85,7 @@ END_TEST
 
 START_TEST(done_among_others_deletes_its_attempts_too)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     pg_exec_ok(conn, "SELECT * FROM outbox.settle(1, '{1,2}', '{1,2}', '[{\"outcome\": \"retry\", "
                      "\"reason\": \"x\"},"
                      " {\"outcome\": \"retry\", \"reason\": \"x\"}]')");
@@ -143,7 +129,7 @@ END_TEST
 
 START_TEST(an_uncounted_death_gives_the_attempt_back)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     pg_exec_ok(conn, "SELECT * FROM outbox.settle(1, '{1}', '{1}', '[{\"outcome\": \"dead\", "
                      "\"reason\": \"expired\","
                      " \"uncounted\": true}]')");
@@ -155,7 +141,7 @@ END_TEST
 
 START_TEST(a_released_job_was_never_tried)
 {
-    PGconn *conn = claimed("4");
+    PGconn *conn = claimed_jobs("4");
     ck_rows(conn, "SELECT * FROM outbox.release(1, '{1,2,9}', '{1,9,1}')", "1|done;2|lost;9|gone");
     ck_rows(conn, "SELECT * FROM outbox.release(1, '{2}', '{2}', '1 hour')", "2|done");
     ck_rows(conn,
@@ -174,7 +160,7 @@ END_TEST
 
 START_TEST(all_outcomes_in_one_call_are_answered_in_order)
 {
-    PGconn *conn = claimed("5");
+    PGconn *conn = claimed_jobs("5");
     ck_rows(
         conn,
         "SELECT * FROM outbox.settle(1, '{5,4,3,2,1,8}', '{5,4,3,2,1,1}', '[null,"
@@ -202,7 +188,7 @@ static const char *const bad_outcomes[] = {
 
 START_TEST(a_malformed_outcome_is_refused_and_nothing_recorded)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     for (size_t i = 0; i < sizeof bad_outcomes / sizeof bad_outcomes[0]; i++) {
         char sql[160];
         (void)snprintf(sql, sizeof sql, "SELECT * FROM outbox.settle(1, '{1}', '{1}', '%s')",
@@ -222,7 +208,7 @@ END_TEST
 
 START_TEST(cancel_removes_what_does_not_run)
 {
-    PGconn *conn = claimed("2");
+    PGconn *conn = claimed_jobs("2");
     pg_exec_ok(conn, "SELECT * FROM outbox.settle(1, '{2}', '{2}', '[{\"outcome\": \"dead\", "
                      "\"reason\": \"x\"}]')");
     pg_exec_ok(conn, "SELECT outbox.enqueue('b'), outbox.enqueue('b', delay => '1h')");
@@ -237,7 +223,7 @@ END_TEST
 
 START_TEST(a_dead_job_can_be_a_job_again)
 {
-    PGconn *conn = claimed("1");
+    PGconn *conn = claimed_jobs("1");
     pg_exec_ok(conn, "UPDATE outbox.job SET lost = 3, expires_at = '2001-01-01', max_attempts = 4");
     pg_exec_ok(conn, "SELECT * FROM outbox.settle(1, '{1}', '{1}', '[{\"outcome\": \"dead\", "
                      "\"reason\": \"x\"}]')");

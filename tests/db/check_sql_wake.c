@@ -89,6 +89,41 @@ START_TEST(who_watches_is_woken_by_whatever_it_must_look_for)
 }
 END_TEST
 
+/* On the same stage; what is put gets the ids from 4 on. */
+static const struct {
+    const char *before;
+    const char *sql;
+} ends[] = {
+    {"SELECT outbox.enqueue('a', after => '{1}')", "SELECT outbox.settle(1, '{1}', '{1}')"},
+    {"SELECT outbox.enqueue('a', key => 'k', after => '{1}')",
+     "SELECT outbox.settle(1, '{1}', '{1}')"},
+    {"SELECT outbox.enqueue('a', after => '{2}', on_failed_dependency => 'run')",
+     "SELECT outbox.cancel(2)"},
+    {"SELECT outbox.enqueue('a', after => array_agg(id)) FROM (SELECT outbox.enqueue('z') AS id) z",
+     "SELECT outbox.take('z')"},
+    {"SELECT outbox.enqueue('a')", "SELECT outbox.take_failed(4, 'x')"},
+    {"SELECT outbox.enqueue('a', key => 'k') FROM generate_series(1, 2)",
+     "SELECT outbox.cancel(4)"},
+    {"SELECT outbox.enqueue('a', key => 'k') FROM generate_series(1, 2);"
+     "DELETE FROM outbox.job WHERE id = 4",
+     "SELECT outbox.mend()"},
+};
+
+START_TEST(who_watches_is_woken_by_the_end_of_what_others_waited_for)
+{
+    PGconn *conn = stage();
+    PGconn *listener = listen_to_all();
+    PGconn *sleeper = testdb_connect();
+    pg_exec_ok(conn, ends[_i].before);
+    pg_exec_ok(sleeper, "SELECT outbox.watch('{a}')");
+    pg_exec_ok(conn, ends[_i].sql);
+    ck_assert_msg(notifications(listener) > 0, "%s did not wake", ends[_i].sql);
+    PQfinish(sleeper);
+    PQfinish(listener);
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(nobody_asleep_no_notification)
 {
     PGconn *conn = stage();
@@ -255,6 +290,8 @@ Suite *test_suite(void)
     suite_add_tcase(suite, tc);
     tcase_add_loop_test(tc, who_watches_is_woken_by_whatever_it_must_look_for, 0,
                         sizeof wakers / sizeof wakers[0]);
+    tcase_add_loop_test(tc, who_watches_is_woken_by_the_end_of_what_others_waited_for, 0,
+                        sizeof ends / sizeof ends[0]);
     tcase_add_test(tc, nobody_asleep_no_notification);
     tcase_add_test(tc, a_rolled_back_job_wakes_nobody);
     tcase_add_test(tc, many_jobs_of_a_transaction_are_one_notification);

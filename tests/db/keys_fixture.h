@@ -1,8 +1,9 @@
 /* keys_fixture.h - what the check_sql_* about jobs that have to do with each other share: claims
- * and results in one line, statements that block, rules that are cut out. */
+ * and results in one line, rules that are cut out. */
 #ifndef OB_TEST_KEYS_FIXTURE_H
 #define OB_TEST_KEYS_FIXTURE_H
 
+#include "blocking.h"
 #include "check_sql.h"
 #include "rules_fixture.h"
 
@@ -52,46 +53,6 @@ static inline const char *settle(PGconn *conn, long id, const char *outcome)
 #define DEAD                      "{\"outcome\": \"dead\", \"reason\": \"exit 65\"}"
 #define DEAD_BLOCKS               "{\"outcome\": \"dead\", \"reason\": \"exit 65\", \"block\": true}"
 #define BECAME(conn, id, outcome) ck_assert_str_eq(settle(conn, id, outcome), "done")
-
-/* ---- statements that block ---- */
-
-static inline void begin_sql(PGconn *conn, const char *sql)
-{
-    ck_assert_int_eq(PQsendQuery(conn, sql), 1);
-}
-
-static inline bool is_blocked(PGconn *conn)
-{
-    char sql[160];
-    (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM pg_locks WHERE pid = %d AND NOT granted",
-                   PQbackendPID(conn));
-    return testdb_long(sql) > 0;
-}
-
-static inline void await_blocked(PGconn *conn)
-{
-    ck_assert(wait_until(is_blocked(conn), WAIT_MS));
-}
-
-/* Waits for the end of what begin_sql began, which must succeed. */
-static inline void end_sql(PGconn *conn)
-{
-    PGresult *res;
-    while ((res = PQgetResult(conn)) != NULL) {
-        ck_assert_msg(PQresultStatus(res) == PGRES_TUPLES_OK ||
-                          PQresultStatus(res) == PGRES_COMMAND_OK,
-                      "%s", PQresultErrorMessage(res));
-        PQclear(res);
-    }
-}
-
-/* True if it ended by itself, false if it waits for a lock. */
-static inline bool ended_or_blocked(PGconn *conn)
-{
-    ck_assert(wait_until((PQconsumeInput(conn) == 1 && PQisBusy(conn) == 0) || is_blocked(conn),
-                         WAIT_MS));
-    return PQisBusy(conn) == 0;
-}
 
 static inline PGconn *with_dispatcher(void)
 {

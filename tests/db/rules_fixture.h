@@ -20,6 +20,7 @@
 #include "db/store.h"
 #include "pgcluster.h"
 #include "pgrig.h"
+#include "testconfig.h"
 
 enum { DESK_ID = 101, RIVAL_ID = 102, HELD_MAX = 4000, RESULTS_MAX = 16, LOOK_MS = 25 };
 enum { WAIT_MS = 20000, FIRST_MS = 1000000 };
@@ -177,19 +178,6 @@ struct desk {
     size_t results_count;
 };
 
-static inline struct config *desk_load(const char *yaml)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", yaml, strlen(yaml), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
-
 static inline void register_as(int64_t id)
 {
     char sql[224];
@@ -206,7 +194,7 @@ static inline struct desk *desk_open(const char *yaml)
     struct desk *d = ob_xcalloc(1, sizeof *d);
     rig_open_up(&d->rig, testdb_conninfo());
     register_as(DESK_ID);
-    d->config = desk_load(yaml);
+    d->config = testconfig_load(yaml);
     lanes_init(&d->lanes, d->config);
     stream_init(&d->stream);
     d->next_claim = 1;

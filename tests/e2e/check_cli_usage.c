@@ -13,7 +13,7 @@
 
 static const char *const commands[] = {
     "migrate", "grant",       "check",  "try",   "run",   "enqueue", "jobs", "show",
-    "stats",   "dispatchers", "cancel", "retry", "pause", "resume",  "wait", "purge"};
+    "stats",   "dispatchers", "cancel", "retry", "pause", "resume",  "wait", "purge", "requeue"};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void expect_text(const char *text, const char *wanted)
@@ -174,7 +174,7 @@ static const struct {
     {{"show", "99999999999999999999"}, "is not a job's id"},
     {{"show", "1", "2"}, "one argument too many"},
     {{"show", "1", "--payload", "xml"}, "expected raw or json"},
-    {{"cancel"}, "usage is `outbox cancel ID...`"},
+    {{"cancel"}, "say which: ids, --running, or --state STATE"},
     {{"cancel", "1", "x"}, "\"x\" is not a job's id"},
     {{"cancel", "1", "--timeout", "1s"}, "--timeout needs --wait"},
     {{"cancel", "1", "--wait", "--timeout", "soon"}, "expected a duration"},
@@ -248,7 +248,8 @@ static const char *const asking[][4] = {
     {"jobs"},         {"jobs", "--count"}, {"show", "1"},           {"stats"},
     {"dispatchers"},  {"cancel", "1"},     {"retry", "1"},          {"retry", "--all"},
     {"enqueue", "t"}, {"migrate"},         {"migrate", "--status"}, {"pause"},
-    {"pause", "t"},   {"resume", "t"},     {"wait", "1"},           {"purge", "dead", "-o1d"}};
+    {"pause", "t"},   {"resume", "t"},     {"wait", "1"},           {"purge", "dead", "-o1d"},
+    {"requeue", "1"}, {"requeue", "-r"}};
 
 START_TEST(a_server_that_is_not_there_is_told_with_75)
 {

@@ -253,6 +253,7 @@ static void add_case(Suite *s, const char *name, void (*start)(void), const TTes
 {
     TCase *tc = tcase_create(name);
     tcase_set_timeout(tc, TIMEOUT_E2E_S);
+    tcase_add_unchecked_fixture(tc, pgcluster_needs_standby, NULL);
     tcase_add_unchecked_fixture(tc, start, pgcluster_stop);
     tcase_add_checked_fixture(tc, testdb_create, testdb_drop);
     tcase_add_test(tc, test);

@@ -112,8 +112,9 @@ START_TEST(long_job_does_not_hold_up_other_tasks)
 }
 END_TEST
 
-/* Three tasks with a backlog each, one older than the other: the oldest jobs go first, but for a
- * few that the first look takes before it knows how old each backlog is. */
+/* Three tasks with a backlog each, one older than the other: the oldest jobs go first, but for
+ * those that the first looks take before they know how old each backlog is, and which jobs are
+ * short: the task whose job ends first has some claimed ahead. */
 START_TEST(older_jobs_go_first_whatever_their_task)
 {
     const char *handler = spanning("handler", "");
@@ -134,7 +135,7 @@ START_TEST(older_jobs_go_first_whatever_their_task)
         early += id > n + 3 * _i ? 1 : 0;
     }
     (void)fclose(f);
-    ck_assert_int_le(early, 2 * _i);
+    ck_assert_int_le(early, 60); /* of the 200 that are not the oldest task's */
     ck_assert_int_le(most_at_once(NULL), _i);
 }
 END_TEST

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,20 +20,14 @@
 #include "ck_main.h"
 #include "daemon.h"
 #include "e2e.h"
+#include "evidence.h"
 #include "lines_stress.h"
 #include "pgcluster.h"
 #include "wait.h"
 
-enum {
-    SEEDS_MAX = 1000,
-    SEEDS_DEFAULT = 3,
-    SECONDS_DEFAULT = 5,
-    STUCK_MS = 25000,
-    LOGS_MAX = 1000
-};
+enum { SEEDS_DEFAULT = 3, SECONDS_DEFAULT = 5, STUCK_MS = 25000, LOGS_MAX = 1000 };
 
-static uint64_t seeds[SEEDS_MAX];
-static unsigned seeds_count;
+static const uint64_t *seeds;
 static unsigned produce_seconds;
 
 static struct lines *s;
@@ -49,21 +41,9 @@ static pid_t actors[ACTORS];
 static bool was_all_heard; /* of the notifications */
 static uint64_t random_state;
 
-static const char *setting(const char *name, const char *fallback)
-{
-    const char *value = getenv(name);
-    return value != NULL && *value != '\0' ? value : fallback;
-}
-
-static unsigned setting_number(const char *name, unsigned fallback)
-{
-    const char *value = setting(name, NULL);
-    return value != NULL ? (unsigned)strtoul(value, NULL, 10) : fallback;
-}
-
 static unsigned below(unsigned n)
 {
-    return (unsigned)(lines_random(&random_state) % n);
+    return chance_below(&random_state, n);
 }
 
 static long number_of(const char *sql)
@@ -100,7 +80,7 @@ static void start_daemon(unsigned i)
     size_t n = (size_t)snprintf(
         text, sizeof text,
         "name: l%u\nlease: 6s\npoll_interval: 1h\nsweep_interval: %s\nlog_level: %s\ntasks:\n", i,
-        s->deletes ? "1s" : "1h", setting("OUTBOX_STRESS_LOG", "info"));
+        s->deletes ? "1s" : "1h", chance_setting("OUTBOX_STRESS_LOG", "info"));
     for (unsigned task = 0; task < TASKS; task++)
         n += (size_t)snprintf(text + n, sizeof text - n,
                               "  %s: {webhook: 'http://127.0.0.1:%d/', concurrency: %d, backoff: "
@@ -121,12 +101,12 @@ static void set_scene(uint64_t seed)
              -1, 0);
     ck_assert_ptr_ne(s, MAP_FAILED);
     s->seed = seed;
-    s->begun_ns = lines_now_ns();
+    s->begun_ns = chance_now_ns();
     s->next_token = 1;
     s->next_tx = 1;
     s->deletes = s->seed % 3 == 1;
     s->restarts = s->seed % 3 == 2;
-    random_state = lines_derive(s->seed, 0);
+    random_state = chance_derive(s->seed, 0);
     (void)snprintf(s->conninfo, sizeof s->conninfo, "%s", testdb_conninfo());
     (void)printf("lines stress: OUTBOX_STRESS_SEED=%lu%s\n", (unsigned long)s->seed,
                  s->deletes    ? " (rows are deleted by hand)"
@@ -135,7 +115,7 @@ static void set_scene(uint64_t seed)
     connect_both();
     pg_exec_ok(conn, "CREATE TABLE ledger (token bigint PRIMARY KEY); CREATE TABLE deeds (deed "
                      "bigint PRIMARY KEY); SELECT outbox.set_task('few', " READY_MAX_TEXT ")");
-    pg_exec_ok(conn, setting("OUTBOX_STRESS_SQL", ""));
+    pg_exec_ok(conn, chance_setting("OUTBOX_STRESS_SQL", ""));
     for (unsigned i = 0; i < DISPATCHERS; i++)
         start_daemon(i);
     for (unsigned i = 0; i < DISPATCHERS; i++)
@@ -154,57 +134,18 @@ static void set_scene(uint64_t seed)
 
 /* ---- what is wrong ---- */
 
-static void copy_file(const char *from, const char *dir, const char *name)
-{
-    char to[400];
-    size_t len = 0;
-    char *text = read_file_from(from, 0, &len);
-    (void)snprintf(to, sizeof to, "%s/%s", dir, name);
-    FILE *f = fopen(to, "w");
-    if (f != NULL && text != NULL)
-        (void)fwrite(text, 1, len, f);
-    if (f != NULL)
-        (void)fclose(f);
-    free(text);
-}
-
-static void show_table(FILE *report, const char *what, const char *sql)
-{
-    PGresult *res = PQexec(conn, sql);
-    (void)fprintf(report, "%s:\n", what);
-    for (int i = 0; i < PQntuples(res); i++)
-        (void)fprintf(report, "  %s\n", PQgetvalue(res, i, 0));
-    PQclear(res);
-}
-
 /* What remains to be looked at when the test's own folder is gone. */
-static _Noreturn void leave_evidence(size_t wrong, FILE *report, char *const *text)
+static _Noreturn void leave_evidence(struct evidence *e, size_t wrong)
 {
-    char dir[300];
-    char path[400];
-    show_table(report, "jobs left",
-               "SELECT to_jsonb(j) - 'headers' FROM outbox.job j ORDER BY id LIMIT 50");
-    show_table(report, "dead jobs that block",
-               "SELECT to_jsonb(d) - 'headers' FROM outbox.dead d WHERE blocks LIMIT 50");
-    show_table(report, "dependencies", "SELECT to_jsonb(d) FROM outbox.dependency d LIMIT 50");
-    show_table(report, "locks",
-               "SELECT format('%s %s (%s): %s %s %s %s %s%s', pid, application_name, state, "
-               "locktype, mode, relation::regclass, classid, objid, CASE WHEN NOT granted THEN ' "
-               "waits' END) FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) WHERE "
-               "l.database IS NOT NULL AND pid IS DISTINCT FROM pg_backend_pid() LIMIT 60");
-    show_table(report, "dispatchers", "SELECT to_jsonb(d) FROM outbox.dispatchers d");
-    (void)fflush(report);
-    (void)snprintf(dir, sizeof dir, "%s/lines-stress-%lu", OB_TEST_BUILD_DIR,
-                   (unsigned long)s->seed);
-    (void)mkdir(dir, 0755);
+    evidence_table(e, conn, "jobs left",
+                   "SELECT to_jsonb(j) - 'headers' FROM outbox.job j ORDER BY id LIMIT 50");
+    evidence_table(e, conn, "dead jobs that block",
+                   "SELECT to_jsonb(d) - 'headers' FROM outbox.dead d WHERE blocks LIMIT 50");
+    evidence_table(e, conn, "dependencies", "SELECT to_jsonb(d) FROM outbox.dependency d LIMIT 50");
+    evidence_server(e, conn);
     for (unsigned i = 0; i < logs_count; i++)
-        copy_file(logs[i], dir, strrchr(logs[i], '/') + 1);
-    (void)snprintf(path, sizeof path, "%s/server.log", pgcluster_socket_dir());
-    copy_file(path, dir, "server.log");
-    (void)test_file("report", *text, 0644);
-    copy_file(flag_path("report"), dir, "report");
-    ck_abort_msg("seed %lu (OUTBOX_STRESS_SEED): %zu things are wrong; more in %s\n%.2500s",
-                 (unsigned long)s->seed, wrong, dir, *text);
+        evidence_file(e, logs[i]);
+    evidence_fail(e, wrong);
 }
 
 /* ---- what happens meanwhile ---- */
@@ -286,11 +227,11 @@ static void unblock(void)
         struct deed *d = &s->deeds[i];
         *d = (struct deed){.kind = DEED_CANCEL, .answer = "cancelled"};
         d->id = strtoll(PQgetvalue(res, row, 0), NULL, 10);
-        d->called_ns = lines_now_ns();
+        d->called_ns = chance_now_ns();
         (void)snprintf(sql, sizeof sql, "INSERT INTO deeds VALUES (%zu); SELECT outbox.cancel(%ld)",
                        i, (long)d->id);
         pg_exec_ok(conn, sql);
-        atomic_store(&d->acked_ns, lines_now_ns());
+        atomic_store(&d->acked_ns, chance_now_ns());
     }
     PQclear(res);
 }
@@ -356,12 +297,10 @@ static void look(void)
         (void)snprintf(sql, sizeof sql, "SELECT count(*) FROM (%s) AS wrong", rules[i].sql);
         if ((s->deletes && !rules[i].despite_deletes) || number_of(sql) == 0)
             continue;
-        char *text = NULL;
-        size_t len = 0;
-        FILE *report = open_memstream(&text, &len);
-        ck_assert_ptr_nonnull(report);
-        (void)fprintf(report, "%s\n", rules[i].what);
-        leave_evidence(1, report, &text);
+        struct evidence e;
+        evidence_open(&e, "lines-stress", s->seed);
+        (void)fprintf(e.report, "%s\n", rules[i].what);
+        leave_evidence(&e, 1);
     }
 }
 
@@ -385,45 +324,27 @@ static void perform(void)
 
 /* ---- the verdict ---- */
 
-/* Errors that a dispatcher's log should not hold. A dead job is an error to it, and none to us; nor
- * is that a producer held a lock for longer than it waits. */
-static size_t judge_log(const char *path, FILE *report)
-{
-    char *log = read_file_from(path, 0, NULL);
-    char *next = NULL;
-    size_t wrong = 0;
-    for (char *line = log; line != NULL && *line != '\0'; line = next) {
-        size_t len = strcspn(line, "\n");
-        next = line + len + (line[len] == '\n');
-        line[len] = '\0';
-        if (strstr(line, "level=error") != NULL && strstr(line, "event=dead") == NULL &&
-            strstr(line, "event=refused what=settle sqlstate=55P03") == NULL && wrong++ < 3)
-            (void)fprintf(report, "a dispatcher logged: %s\n", line);
-    }
-    free(log);
-    return wrong;
-}
-
 static void judge(bool is_drained)
 {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *report = open_memstream(&text, &len);
-    ck_assert_ptr_nonnull(report);
+    /* A dead job is an error to a dispatcher, and none to us; nor is that a producer held a lock
+     * for longer than it waits. */
+    static const char *const expected[] = {"event=dead", "event=refused what=settle sqlstate=55P03",
+                                           NULL};
+    struct evidence e;
+    evidence_open(&e, "lines-stress", s->seed);
     if (!is_drained)
-        (void)fprintf(report, "nothing happens any more, and jobs are left\n");
-    size_t wrong = lines_verify(s, conn, report) + !is_drained;
+        (void)fprintf(e.report, "nothing happens any more, and jobs are left\n");
+    size_t wrong = lines_verify(s, conn, e.report) + !is_drained;
     for (unsigned i = 0; i < logs_count; i++)
-        wrong += judge_log(logs[i], report);
+        wrong += evidence_judge_log(&e, logs[i], expected);
     (void)printf("  transactions: %ld committed, %ld rolled back, %ld refused, %ld for their "
                  "isolation level, %ld for max_ready; %ld kills, %ld crashes of the server, %zu "
                  "deeds by hand\n",
                  s->commits, s->rollbacks, s->refusals, s->isolations, s->limits, s->kills,
                  s->restarts_done, atomic_load(&s->deeds_count));
     if (wrong > 0)
-        leave_evidence(wrong, report, &text);
-    (void)fclose(report);
-    free(text);
+        leave_evidence(&e, wrong);
+    evidence_discard(&e);
 }
 
 START_TEST(lines_twins_and_dependents_keep_their_rules)
@@ -444,31 +365,13 @@ START_TEST(lines_twins_and_dependents_keep_their_rules)
 }
 END_TEST
 
-/* New seeds are of every kind in turn. */
-static void choose_seeds(void)
-{
-    seeds_count = setting_number("OUTBOX_STRESS_SEEDS", SEEDS_DEFAULT);
-    seeds_count = seeds_count > 0 && seeds_count <= SEEDS_MAX ? seeds_count : SEEDS_DEFAULT;
-    for (unsigned i = 0; i < seeds_count; i++) {
-        uint32_t bits = 0;
-        if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
-            bits = (uint32_t)lines_now_ns();
-        seeds[i] = 3 + (uint64_t)(bits % 1000000) * 3 + i % 3;
-    }
-    const char *seed = setting("OUTBOX_STRESS_SEED", NULL);
-    if (seed != NULL) {
-        seeds[0] = strtoull(seed, NULL, 10);
-        seeds_count = 1;
-    }
-}
-
 Suite *test_suite(void)
 {
     static const char *const options[] = {"deadlock_timeout=250ms", NULL};
     Suite *suite = suite_create("lines_stress");
     TCase *tc = tcase_create("seeds");
-    choose_seeds();
-    produce_seconds = setting_number("OUTBOX_STRESS_SECONDS", SECONDS_DEFAULT);
+    unsigned seeds_count = chance_seeds(SEEDS_DEFAULT, &seeds); /* of every kind in turn */
+    produce_seconds = chance_setting_number("OUTBOX_STRESS_SECONDS", SECONDS_DEFAULT);
     pgcluster_set_options(options);
     tcase_set_timeout(tc, TIMEOUT_E2E_S + 2 * produce_seconds);
     tcase_add_unchecked_fixture(tc, pgcluster_start, pgcluster_stop);

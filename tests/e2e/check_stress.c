@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,20 +21,14 @@
 #include "ck_main.h"
 #include "daemon.h"
 #include "e2e.h"
+#include "evidence.h"
 #include "pgcluster.h"
 #include "stress.h"
 #include "wait.h"
 
-enum {
-    SEEDS_MAX = 1000,
-    ROUND_MAX_MS = 900,
-    SECONDS_DEFAULT = 6,
-    SEEDS_DEFAULT = 3,
-    STUCK_MS = 20000
-};
+enum { ROUND_MAX_MS = 900, SECONDS_DEFAULT = 6, SEEDS_DEFAULT = 3, STUCK_MS = 20000 };
 
-static uint64_t seeds[SEEDS_MAX];
-static unsigned seeds_count;
+static const uint64_t *seeds;
 static unsigned produce_seconds;
 
 static struct stress *s;
@@ -50,18 +42,6 @@ static unsigned producers_begun;
 static unsigned rounds;
 static pid_t meddlers[MEDDLERS];
 static uint64_t random_state;
-
-static const char *setting(const char *name, const char *fallback)
-{
-    const char *value = getenv(name);
-    return value != NULL && *value != '\0' ? value : fallback;
-}
-
-static unsigned setting_number(const char *name, unsigned fallback)
-{
-    const char *value = setting(name, NULL);
-    return value != NULL ? (unsigned)strtoul(value, NULL, 10) : fallback;
-}
 
 /* ---- the scene ---- */
 
@@ -139,12 +119,12 @@ static void start_daemons(int port)
     bool has[DAEMONS_MAX][TASKS] = {{false}};
     const char *sweep = sweep_line();
     (void)snprintf(handler, sizeof handler, "%s", shelled_handler());
-    daemons_count = 1 + (unsigned)(stress_random(&random_state) % DAEMONS_MAX);
-    bool are_same = stress_random(&random_state) % 2 == 0;
+    daemons_count = 1 + (unsigned)(chance_random(&random_state) % DAEMONS_MAX);
+    bool are_same = chance_random(&random_state) % 2 == 0;
     for (unsigned task = 0; task < TASK_NOBODY; task++) {
-        has[stress_random(&random_state) % daemons_count][task] = true;
+        has[chance_random(&random_state) % daemons_count][task] = true;
         for (unsigned i = 0; i < daemons_count; i++)
-            has[i][task] |= are_same || stress_random(&random_state) % 2 == 0;
+            has[i][task] |= are_same || chance_random(&random_state) % 2 == 0;
     }
     (void)printf("  %u dispatchers", daemons_count);
     for (unsigned i = 0; i < daemons_count; i++) {
@@ -152,7 +132,8 @@ static void start_daemons(int port)
         char name[32];
         size_t n = (size_t)snprintf(
             text, sizeof text, "name: s%u\nlease: 1h\npoll_interval: %s\n%slog_level: %s\ntasks:\n",
-            i, setting("OUTBOX_STRESS_POLL", "1h"), sweep, setting("OUTBOX_STRESS_LOG", "info"));
+            i, chance_setting("OUTBOX_STRESS_POLL", "1h"), sweep,
+            chance_setting("OUTBOX_STRESS_LOG", "info"));
         (void)printf("%s", i == 0 ? ": " : "; ");
         for (unsigned task = 0; task < TASK_NOBODY; task++) {
             if (!has[i][task])
@@ -173,7 +154,7 @@ static void start_daemons(int port)
 
 static pid_t start_producer(unsigned number)
 {
-    uint64_t seed = stress_derive(s->seed, 1000 + producers_begun++);
+    uint64_t seed = chance_derive(s->seed, 1000 + producers_begun++);
     pid_t pid = child_fork(SIGKILL);
     if (pid == 0) {
         stress_produce(s, (int)number, seed);
@@ -186,7 +167,7 @@ static pid_t start_meddler(unsigned number)
 {
     pid_t pid = child_fork(SIGKILL);
     if (pid == 0) {
-        stress_meddle(s, (int)number, stress_derive(s->seed, 500 + number));
+        stress_meddle(s, (int)number, chance_derive(s->seed, 500 + number));
         _exit(0);
     }
     return pid;
@@ -227,7 +208,7 @@ static void adopt_prepared(void)
         if (is_producer((pid_t)strtol(gid + strlen("stress "), NULL, 10)))
             continue;
         (void)snprintf(sql, sizeof sql, "%s PREPARED '%s'",
-                       stress_random(&random_state) % 2 == 0 ? "COMMIT" : "ROLLBACK", gid);
+                       chance_random(&random_state) % 2 == 0 ? "COMMIT" : "ROLLBACK", gid);
         pg_exec_ok(conn, sql);
         pg_exec_ok(conn, "SELECT outbox.wake(unnest(ARRAY['brisk', 'later', 'copied', 'bulk', "
                          "'scarce', 'shelled', 'nobody']))");
@@ -309,13 +290,13 @@ static bool perform(void)
     static const unsigned counts[3] = {PRODUCERS_MAX, 8, 4};
     uint64_t end_ms = wait_now_ms() + produce_seconds * 1000;
     producers_count = counts[s->profile];
-    s->begun_ns = stress_now_ns();
+    s->begun_ns = chance_now_ns();
     for (unsigned i = 0; i < producers_count; i++)
         producers[i] = start_producer(i);
     for (unsigned i = 0; i < MEDDLERS; i++)
         meddlers[i] = start_meddler(i);
     for (;;) {
-        unsigned round_ms = 100 + (unsigned)(stress_random(&random_state) % ROUND_MAX_MS);
+        unsigned round_ms = 100 + (unsigned)(chance_random(&random_state) % ROUND_MAX_MS);
         (void)wait_until((supervise(), false), round_ms);
         atomic_store(&s->is_quiet, true);
         ck_assert_msg(wait_until(all_rest(), E2E_WAIT_MS), "a producer or meddler does not end");
@@ -342,99 +323,45 @@ static void raise_the_dead(void)
         s->is_stuck = !drain();
 }
 
-static void copy_file(const char *from, const char *dir, const char *name)
-{
-    char to[400];
-    size_t len = 0;
-    char *text = read_file_from(from, 0, &len);
-    (void)snprintf(to, sizeof to, "%s/%s", dir, name);
-    FILE *f = fopen(to, "w");
-    if (f != NULL && text != NULL)
-        (void)fwrite(text, 1, len, f);
-    if (f != NULL)
-        (void)fclose(f);
-    free(text);
-}
-
-static void show_table(FILE *report, const char *what, const char *sql)
-{
-    PGresult *res = PQexec(conn, sql);
-    (void)fprintf(report, "%s:\n", what);
-    for (int i = 0; i < PQntuples(res); i++)
-        (void)fprintf(report, "  %s\n", PQgetvalue(res, i, 0));
-    PQclear(res);
-}
-
 /* What remains to be looked at when the test's own folder is gone. */
-static _Noreturn void leave_evidence(size_t wrong, FILE *report, char *const *text)
+static _Noreturn void leave_evidence(struct evidence *e, size_t wrong)
 {
-    char dir[300];
-    char path[400];
-    show_table(report, "locks",
-               "SELECT format('%s %s (%s): %s %s %s %s%s', pid, application_name, state, locktype, "
-               "mode, relation::regclass, objid, CASE WHEN NOT granted THEN ' waits' END) FROM "
-               "pg_locks l LEFT JOIN pg_stat_activity a USING (pid) WHERE l.database IS NOT NULL "
-               "AND pid IS DISTINCT FROM pg_backend_pid() LIMIT 60");
-    show_table(report, "dispatchers", "SELECT to_jsonb(d) FROM outbox.dispatchers d");
-    show_table(report, "jobs left",
-               "SELECT to_jsonb(j) - 'headers' || jsonb_build_object('ready_xid', i.ready_xid) "
-               "FROM outbox.jobs j JOIN outbox.job i USING (id) WHERE j.task <> 'nobody' ORDER BY "
-               "id LIMIT 50");
-    (void)fflush(report);
-    (void)snprintf(dir, sizeof dir, "%s/stress-%lu", OB_TEST_BUILD_DIR, (unsigned long)s->seed);
-    (void)mkdir(dir, 0755);
+    evidence_server(e, conn);
+    evidence_table(
+        e, conn, "jobs left",
+        "SELECT to_jsonb(j) - 'headers' || jsonb_build_object('ready_xid', i.ready_xid) FROM"
+        " outbox.jobs j JOIN outbox.job i USING (id) WHERE j.task <> 'nobody' ORDER BY id LIMIT "
+        "50");
     for (unsigned i = 0; i < daemons_count; i++) {
         char name[32];
-        (void)snprintf(name, sizeof name, "s%u.log", i);
-        copy_file(daemons[i].log_path, dir, name);
         (void)snprintf(name, sizeof name, "s%u.yaml", i);
-        copy_file(flag_path(name), dir, name);
+        evidence_file(e, daemons[i].log_path);
+        evidence_file(e, flag_path(name));
     }
-    (void)snprintf(path, sizeof path, "%s/server.log", pgcluster_socket_dir());
-    copy_file(path, dir, "server.log");
-    copy_file(ran_path(), dir, "ran");
-    FILE *f = fopen(test_file("report", *text, 0644), "r");
-    if (f != NULL)
-        (void)fclose(f);
-    copy_file(flag_path("report"), dir, "report");
-    ck_abort_msg("seed %lu (OUTBOX_STRESS_SEED): %zu things are wrong; more in %s\n%.2500s",
-                 (unsigned long)s->seed, wrong, dir, *text);
+    evidence_file(e, ran_path());
+    evidence_fail(e, wrong);
 }
 
 /* Errors that its log should not hold. A dead job is an error to it, and none to us; nor is that
  * somebody locked a row or the table for longer than it waits. */
-static size_t judge_log(const struct daemon *d, FILE *report)
+static size_t judge_log(const struct daemon *d, struct evidence *e)
 {
-    char *log = read_file_from(d->log_path, 0, NULL);
-    char *next = NULL;
-    size_t wrong = 0;
-    for (char *line = log; line != NULL && *line != '\0'; line = next) {
-        size_t len = strcspn(line, "\n");
-        next = line + len + (line[len] == '\n');
-        line[len] = '\0';
-        if (strstr(line, "level=error") != NULL && strstr(line, "event=dead") == NULL &&
-            strstr(line, "sqlstate=55P03") == NULL && strstr(line, "sqlstate=40P01") == NULL &&
-            wrong++ < 3)
-            (void)fprintf(report, "a dispatcher logged: %s\n", line);
-    }
-    free(log);
-    if (daemon_log_count(d, "event=ready") != 1) {
-        (void)fprintf(report, "a dispatcher lost contact\n");
-        wrong++;
-    }
-    return wrong;
+    static const char *const expected[] = {"event=dead", "sqlstate=55P03", "sqlstate=40P01", NULL};
+    size_t wrong = evidence_judge_log(e, d->log_path, expected);
+    if (daemon_log_count(d, "event=ready") == 1)
+        return wrong;
+    (void)fprintf(e->report, "a dispatcher lost contact\n");
+    return wrong + 1;
 }
 
 static void judge(void)
 {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *report = open_memstream(&text, &len);
-    ck_assert_ptr_nonnull(report);
-    size_t wrong = oracle_verify(s, conn, ran_path(), report);
-    wrong += oracle_lateness(s, setting_number("OUTBOX_STRESS_LATE_MS", 0), report);
+    struct evidence e;
+    evidence_open(&e, "stress", s->seed);
+    size_t wrong = oracle_verify(s, conn, ran_path(), e.report);
+    wrong += oracle_lateness(s, chance_setting_number("OUTBOX_STRESS_LATE_MS", 0), e.report);
     for (unsigned i = 0; i < daemons_count; i++)
-        wrong += judge_log(&daemons[i], report);
+        wrong += judge_log(&daemons[i], &e);
     (void)printf(
         "  %u rounds; transactions: %ld committed, %ld mute, %ld prepared, %ld rolled back, %ld "
         "unknown; %ld refusals, %ld deaths, %ld sabotages, %ld locks, %ld cancels, %ld "
@@ -444,9 +371,8 @@ static void judge(void)
         s->transactions[END_UNKNOWN], s->refusals, s->deaths, s->sabotages, s->locks, s->cancels,
         s->retries);
     if (wrong > 0)
-        leave_evidence(wrong, report, &text);
-    (void)fclose(report);
-    free(text);
+        leave_evidence(&e, wrong);
+    evidence_discard(&e);
 }
 
 START_TEST(every_committed_job_succeeds_once_and_no_other_runs)
@@ -457,12 +383,12 @@ START_TEST(every_committed_job_succeeds_once_and_no_other_runs)
     s->seed = seeds[_i];
     s->next_token = 1;
     s->profile = (int)(s->seed % 3);
-    random_state = stress_derive(s->seed, 0);
+    random_state = chance_derive(s->seed, 0);
     (void)snprintf(s->conninfo, sizeof s->conninfo, "%s", testdb_conninfo());
     (void)printf("stress: OUTBOX_STRESS_SEED=%lu\n", (unsigned long)s->seed);
     conn = testdb_connect();
     make_tables();
-    pg_exec_ok(conn, setting("OUTBOX_STRESS_SQL", ""));
+    pg_exec_ok(conn, chance_setting("OUTBOX_STRESS_SQL", ""));
     start_daemons(start_receiver());
     s->is_stuck = !perform();
     end_all();
@@ -476,32 +402,14 @@ START_TEST(every_committed_job_succeeds_once_and_no_other_runs)
 }
 END_TEST
 
-/* New seeds are of every profile in turn. */
-static void choose_seeds(void)
-{
-    seeds_count = setting_number("OUTBOX_STRESS_SEEDS", SEEDS_DEFAULT);
-    seeds_count = seeds_count > 0 && seeds_count <= SEEDS_MAX ? seeds_count : SEEDS_DEFAULT;
-    for (unsigned i = 0; i < seeds_count; i++) {
-        uint32_t bits = 0;
-        if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
-            bits = (uint32_t)stress_now_ns();
-        seeds[i] = 3 + (uint64_t)(bits % 1000000) * 3 + i % 3;
-    }
-    const char *seed = setting("OUTBOX_STRESS_SEED", NULL);
-    if (seed != NULL) {
-        seeds[0] = strtoull(seed, NULL, 10);
-        seeds_count = 1;
-    }
-}
-
 Suite *test_suite(void)
 {
     static const char *const options[] = {"max_prepared_transactions=64", "deadlock_timeout=50ms",
                                           NULL};
     Suite *suite = suite_create("stress");
     TCase *tc = tcase_create("seeds");
-    choose_seeds();
-    produce_seconds = setting_number("OUTBOX_STRESS_SECONDS", SECONDS_DEFAULT);
+    unsigned seeds_count = chance_seeds(SEEDS_DEFAULT, &seeds); /* of every profile in turn */
+    produce_seconds = chance_setting_number("OUTBOX_STRESS_SECONDS", SECONDS_DEFAULT);
     pgcluster_set_options(options);
     tcase_set_timeout(tc, TIMEOUT_E2E_S + produce_seconds);
     tcase_add_unchecked_fixture(tc, pgcluster_start, pgcluster_stop);

@@ -16,6 +16,8 @@
 
 #include <libpq-fe.h>
 
+#include "chance.h"
+
 enum {
     PRODUCERS = 5,
     MEDDLERS = 2,
@@ -124,10 +126,6 @@ struct actor {
 };
 
 /* lines_stress_actor.c */
-int64_t lines_now_ns(void);
-void lines_hold_ms(unsigned ms);
-uint64_t lines_random(uint64_t *state);
-uint64_t lines_derive(uint64_t seed, uint64_t n);
 unsigned lines_below(struct actor *a, unsigned n);
 bool lines_chance(struct actor *a, unsigned percent);
 void lines_connect(struct actor *a);

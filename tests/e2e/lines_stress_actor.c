@@ -1,10 +1,9 @@
-/* What every process of the stress of lines does: time, random numbers, one session. See
+/* What every process of the stress of lines does: dice, one session. See
  * lines_stress.h. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lines_stress.h"
@@ -12,37 +11,9 @@
 const char *const lines_task_names[TASKS] = {"line", "wall", "once", "part", "few"};
 const char *const lines_told_names[4] = {"done", "dead", "cancelled", "merged"};
 
-int64_t lines_now_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-void lines_hold_ms(unsigned ms)
-{
-    const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    (void)nanosleep(&ts, NULL);
-}
-
-/* splitmix64 */
-uint64_t lines_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15U;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return z ^ (z >> 31);
-}
-
-uint64_t lines_derive(uint64_t seed, uint64_t n)
-{
-    uint64_t state = seed ^ (n * 0xD1342543DE82EF95U);
-    return lines_random(&state);
-}
-
 unsigned lines_below(struct actor *a, unsigned n)
 {
-    return (unsigned)(lines_random(&a->random) % n);
+    return chance_below(&a->random, n);
 }
 
 bool lines_chance(struct actor *a, unsigned percent)
@@ -77,7 +48,7 @@ void lines_connect(struct actor *a)
     for (int i = 0; PQstatus(a->conn) != CONNECTION_OK; i++) { /* the server may be restarting */
         if (i == TRIES)
             lines_fail(a->s, "cannot connect: %s", PQerrorMessage(a->conn));
-        lines_hold_ms(PAUSE_MS);
+        chance_pause_ms(PAUSE_MS);
         PQfinish(a->conn);
         a->conn = PQconnectdb(a->s->conninfo);
     }

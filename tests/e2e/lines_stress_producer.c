@@ -137,7 +137,7 @@ static const char *options_of(const struct lines *s, const struct job *j, bool i
 static void note_put(struct actor *a, struct tx *tx, int64_t token, PGresult *res, int row)
 {
     struct job *j = &a->s->jobs[token];
-    j->answered_ns = lines_now_ns();
+    j->answered_ns = chance_now_ns();
     j->existing = PQgetvalue(res, row, 1)[0] == 't';
     atomic_store(&j->id, strtoll(PQgetvalue(res, row, 0), NULL, 10));
     if (tx->count < TX_JOBS_MAX)
@@ -151,7 +151,7 @@ static bool put_task(struct actor *a, struct tx *tx, int task)
     int64_t token = make_job(a, tx, task);
     struct job *j = &a->s->jobs[token];
     bool by_bytes = j->unique_key >= 0 || lines_chance(a, 30);
-    j->called_ns = lines_now_ns();
+    j->called_ns = chance_now_ns();
     PGresult *res =
         by_bytes ? lines_query(a,
                                "INSERT INTO ledger VALUES (%ld); SELECT id, existing FROM "
@@ -194,7 +194,7 @@ static bool put_many(struct actor *a, struct tx *tx)
                                 options_of(a->s, j, true));
         values_len += (size_t)snprintf(values + values_len, sizeof values - values_len, "%s(%ld)",
                                        i > 0 ? ", " : "", (long)tokens[i]);
-        j->called_ns = lines_now_ns();
+        j->called_ns = chance_now_ns();
     }
     PGresult *res = lines_query(
         a, "INSERT INTO ledger VALUES %s; SELECT id, existing FROM outbox.enqueue_many('[%s]')",
@@ -250,7 +250,7 @@ static void produce_one(struct actor *a)
              : dice < 80 ? put_in_savepoint(a, &tx)
                          : put_many(a, &tx);
         if (ok && lines_chance(a, 10))
-            lines_hold_ms(lines_below(a, 40));
+            chance_pause_ms(lines_below(a, 40));
     }
     if (!ok || lines_chance(a, 15)) {
         bool is_full = !ok && strcmp(a->sqlstate, "53400") == 0;
@@ -259,14 +259,14 @@ static void produce_one(struct actor *a)
         return;
     }
     if (lines_chance(a, 6))
-        lines_hold_ms(lines_below(a, 250));
+        chance_pause_ms(lines_below(a, 250));
     for (size_t i = 0; i < tx.count; i++)
-        atomic_store(&a->s->jobs[tx.tokens[i]].sent_ns, lines_now_ns());
+        atomic_store(&a->s->jobs[tx.tokens[i]].sent_ns, chance_now_ns());
     if (!lines_exec(a, "COMMIT")) {
         lines_recover(a);
         return;
     }
-    int64_t now = lines_now_ns();
+    int64_t now = chance_now_ns();
     atomic_fetch_add(&a->s->commits, 1);
     for (size_t i = 0; i < tx.count; i++) {
         atomic_store(&a->s->jobs[tx.tokens[i]].acked_ns, now);
@@ -297,14 +297,14 @@ static void produce_refused(struct actor *a)
 
 void lines_produce(struct lines *s, unsigned number)
 {
-    struct actor a = {.s = s, .random = lines_derive(s->seed, 100 + number)};
+    struct actor a = {.s = s, .random = chance_derive(s->seed, 100 + number)};
     lines_connect(&a);
     while (!atomic_load(&s->is_stopping)) {
         if (lines_chance(&a, 3))
             produce_refused(&a);
         else
             produce_one(&a);
-        lines_hold_ms(5 + lines_below(&a, lines_chance(&a, 10) ? 200 : 40));
+        chance_pause_ms(5 + lines_below(&a, lines_chance(&a, 10) ? 200 : 40));
     }
     PQfinish(a.conn);
 }
@@ -352,27 +352,27 @@ static void do_deed(struct actor *a, enum deed_kind kind)
     struct deed *d = &a->s->deeds[i];
     d->kind = (int)kind;
     d->id = id;
-    d->called_ns = lines_now_ns();
+    d->called_ns = chance_now_ns();
     bool ok = lines_exec(a, "INSERT INTO deeds VALUES (%zu)", i);
     PGresult *res = ok ? lines_query(a, "%s", deed_sql(kind, id)) : NULL;
     if (res != NULL)
         (void)snprintf(d->answer, sizeof d->answer, "%s", PQgetvalue(res, 0, 0));
     if (res != NULL && lines_chance(a, 20))
-        lines_hold_ms(lines_below(a, 60));
+        chance_pause_ms(lines_below(a, 60));
     if (res != NULL && commits && lines_exec(a, "COMMIT"))
-        atomic_store(&d->acked_ns, lines_now_ns());
+        atomic_store(&d->acked_ns, chance_now_ns());
     PQclear(res);
     lines_recover(a);
 }
 
 void lines_meddle(struct lines *s, unsigned number)
 {
-    struct actor a = {.s = s, .random = lines_derive(s->seed, 200 + number)};
+    struct actor a = {.s = s, .random = chance_derive(s->seed, 200 + number)};
     lines_connect(&a);
     while (!atomic_load(&s->is_stopping)) {
         unsigned dice = lines_below(&a, 100);
         do_deed(&a, dice < 50 ? DEED_CANCEL : dice < 85 || !s->deletes ? DEED_RETRY : DEED_DELETE);
-        lines_hold_ms(5 + lines_below(&a, 60));
+        chance_pause_ms(5 + lines_below(&a, 60));
     }
     PQfinish(a.conn);
 }

@@ -16,6 +16,8 @@
 
 #include <libpq-fe.h>
 
+#include "chance.h"
+
 enum {
     MEDDLERS = 6,
     IDLE_MEDDLER = 3, /* the one that does not rest */
@@ -139,14 +141,11 @@ struct actor {
 };
 
 /* stress_actor.c */
-int64_t stress_now_ns(void);
-void stress_hold(unsigned ms);                          /* with something open */
+/* Who pauses with something open calls chance_pause_ms. */
 void stress_think(const struct stress *s, unsigned ms); /* with nothing open: cut short by a rest */
 void stress_rest(struct stress *s, int number);         /* returns when the quiet is over */
-uint64_t stress_random(uint64_t *state);
-unsigned actor_below(struct actor *a, unsigned n); /* 0 to n - 1 */
+unsigned actor_below(struct actor *a, unsigned n);      /* 0 to n - 1 */
 bool actor_chance(struct actor *a, unsigned percent);
-uint64_t stress_derive(uint64_t seed, uint64_t n);
 void actor_connect(struct actor *a);
 /* Runs one string of statements. False: it failed, in a way that is to be expected here (cancelled,
  * terminated, serialization, deadlock, lock timeout); anything else fails the run. *ret_value: the

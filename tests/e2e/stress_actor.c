@@ -1,9 +1,8 @@
-/* What every process of the stress does: time, random numbers, one session. See stress.h. */
+/* What every process of the stress does: rests, one session. See stress.h. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "stress.h"
@@ -26,53 +25,25 @@ const char *const stress_end_names[ENDS] = {"unknown", "committed", "rolled back
                                             "committed after PREPARE",
                                             "committed with outbox.notify = off"};
 
-int64_t stress_now_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-void stress_hold(unsigned ms)
-{
-    const struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    (void)nanosleep(&ts, NULL);
-}
-
 void stress_think(const struct stress *s, unsigned ms)
 {
     enum { STEP_MS = 5 };
     for (; ms > 0 && !atomic_load(&s->is_quiet); ms -= ms < STEP_MS ? ms : STEP_MS)
-        stress_hold(ms < STEP_MS ? ms : STEP_MS);
+        chance_pause_ms(ms < STEP_MS ? ms : STEP_MS);
 }
 
 void stress_rest(struct stress *s, int number)
 {
     while (atomic_load(&s->is_quiet) && !atomic_load(&s->is_stopping)) {
         atomic_store(&s->is_resting[number], true);
-        stress_hold(1);
+        chance_pause_ms(1);
     }
     atomic_store(&s->is_resting[number], false);
 }
 
-/* splitmix64 */
-uint64_t stress_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15U;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return z ^ (z >> 31);
-}
-
-uint64_t stress_derive(uint64_t seed, uint64_t n)
-{
-    uint64_t state = seed ^ (n * 0xD1342543DE82EF95U);
-    return stress_random(&state);
-}
-
 unsigned actor_below(struct actor *a, unsigned n)
 {
-    return (unsigned)(stress_random(&a->random) % n);
+    return chance_below(&a->random, n);
 }
 
 bool actor_chance(struct actor *a, unsigned percent)
@@ -219,12 +190,12 @@ size_t stress_hold_begin(struct stress *s, int64_t token)
     if (i >= HOLDS_MAX)
         return HOLDS_MAX;
     s->holds[i].token = token;
-    s->holds[i].from_ns = stress_now_ns();
+    s->holds[i].from_ns = chance_now_ns();
     return i;
 }
 
 void stress_hold_end(struct stress *s, size_t hold)
 {
     if (hold < HOLDS_MAX)
-        atomic_store(&s->holds[hold].to_ns, stress_now_ns());
+        atomic_store(&s->holds[hold].to_ns, chance_now_ns());
 }

@@ -68,7 +68,7 @@ static void lock_rows(struct actor *a)
         if (actor_chance(a, 40))
             (void)actor_exec(a, NULL, "UPDATE outbox.job SET %s WHERE id IN (%s)",
                              updates[actor_below(a, 4)], ids);
-        stress_hold(actor_chance(a, 15) ? actor_below(a, 800) : actor_below(a, 60));
+        chance_pause_ms(actor_chance(a, 15) ? actor_below(a, 800) : actor_below(a, 60));
     }
     actor_recover(a);
     let_rows_go(a, &rows);
@@ -93,7 +93,7 @@ static void mend_rows(struct actor *a)
     for (int i = 0; ok && i < rows.count; i++) {
         res = actor_query(a, "SELECT outbox.%s(%ld)", cancels ? "cancel" : "retry",
                           (long)rows.ids[i]);
-        answered_ns[i] = stress_now_ns();
+        answered_ns[i] = chance_now_ns();
         const char *answer = res != NULL ? PQgetvalue(res, 0, 0) : "";
         done[i] = strcmp(answer, cancels ? "cancelled" : "retried") == 0;
         bool is_ending = strcmp(answer, "cancelling") == 0; /* it runs, perhaps not even yet */
@@ -103,7 +103,7 @@ static void mend_rows(struct actor *a)
         PQclear(res);
     }
     if (ok && actor_chance(a, 40))
-        stress_hold(actor_below(a, 120));
+        chance_pause_ms(actor_below(a, 120));
     if (ok && commits && actor_exec(a, NULL, "COMMIT")) {
         atomic_fetch_add(cancels ? &a->s->cancels : &a->s->retries, 1);
         for (int i = 0; cancels && i < rows.count; i++) {
@@ -125,7 +125,7 @@ static void idle_elsewhere(struct actor *a)
         "BEGIN; INSERT INTO elsewhere SELECT generate_series(1, 100)",
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*), pg_current_xact_id() FROM ledger"};
     if (actor_exec(a, NULL, "%s", begins[actor_below(a, 3)]))
-        stress_hold(actor_below(a, actor_chance(a, 50) ? 3000 : 100));
+        chance_pause_ms(actor_below(a, actor_chance(a, 50) ? 3000 : 100));
     (void)actor_exec(a, NULL, actor_chance(a, 50) ? "COMMIT" : "ROLLBACK");
     actor_recover(a);
     stress_think(a->s, actor_below(a, 200));
@@ -139,7 +139,7 @@ static void lock_table(struct actor *a)
     size_t hold = stress_hold_begin(a->s, ALL_TOKENS);
     if (actor_exec(a, NULL, "BEGIN; SET LOCAL lock_timeout = '150ms'; LOCK TABLE %s IN SHARE MODE",
                    ours ? "outbox.job" : "account"))
-        stress_hold(actor_below(a, 60));
+        chance_pause_ms(actor_below(a, 60));
     actor_recover(a);
     stress_hold_end(a->s, hold);
 }

@@ -75,7 +75,7 @@ static void enqueued(struct actor *a, int64_t token, int64_t id, unsigned delay_
     struct token *t = &a->s->tokens[token];
     atomic_store(&t->id, id);
     if (delay_ms > 0) /* no earlier than the server's reckoning */
-        atomic_store(&t->due_ns, stress_now_ns() + (int64_t)delay_ms * 1000000);
+        atomic_store(&t->due_ns, chance_now_ns() + (int64_t)delay_ms * 1000000);
 }
 
 /* ---- ways to enqueue; false: the statement failed ---- */
@@ -289,7 +289,7 @@ static bool do_step(struct actor *a, struct tx *tx)
 
 static void finished(struct actor *a, const struct tx *tx, enum stress_end end)
 {
-    int64_t now = stress_now_ns();
+    int64_t now = chance_now_ns();
     atomic_fetch_add(&a->s->transactions[end], 1);
     for (size_t i = 0; i < tx->count; i++) {
         struct token *t = &a->s->tokens[tx->tokens[i]];
@@ -326,7 +326,7 @@ static bool end_prepared(struct actor *a, struct tx *tx)
         finished(a, tx, END_UNKNOWN);
         return false;
     }
-    stress_hold(actor_below(a, 400));
+    chance_pause_ms(actor_below(a, 400));
     if (actor_chance(a, 10))
         die(a);
     bool commits = !actor_chance(a, 25);
@@ -409,9 +409,9 @@ static void hold_open(struct actor *a, unsigned long_percent, unsigned short_per
 {
     unsigned ms = actor_below(a, HOLD_MAX_MS);
     if (actor_chance(a, long_percent))
-        stress_hold(actor_chance(a, 50) ? ms : ms / 10);
+        chance_pause_ms(actor_chance(a, 50) ? ms : ms / 10);
     else if (actor_chance(a, short_percent))
-        stress_hold(ms / 100);
+        chance_pause_ms(ms / 100);
 }
 
 /* False: it failed, and may be tried again. */
@@ -468,9 +468,9 @@ static unsigned pick_think_ms(struct actor *a)
 {
     static const unsigned think_ms[3][4] = {
         {2, 10, 40, 150}, {5, 30, 120, 400}, {40, 120, 300, 600}};
-    int64_t phase = (stress_now_ns() - a->s->begun_ns) / 1000000 / PHASE_MS;
+    int64_t phase = (chance_now_ns() - a->s->begun_ns) / 1000000 / PHASE_MS;
     return actor_below(a,
-                       1 + think_ms[a->s->profile][stress_derive(a->s->seed, (uint64_t)phase) % 4]);
+                       1 + think_ms[a->s->profile][chance_derive(a->s->seed, (uint64_t)phase) % 4]);
 }
 
 void stress_produce(struct stress *s, int number, uint64_t seed)

@@ -18,6 +18,8 @@
  * OUTBOX_TEST_REQUIRE_PG=1. */
 void pgcluster_start(void);
 void pgcluster_stop(void);
+/* An unchecked fixture, before pgcluster_start: skips the binary where no standby can be made. */
+void pgcluster_needs_standby(void);
 /* Extra server settings ("name=value", NULL-terminated), to be set before pgcluster_start. */
 void pgcluster_set_options(const char *const *settings);
 /* Environment of the server ("NAME=value", NULL-terminated, kept), likewise. */

@@ -95,8 +95,8 @@ START_TEST(a_run_stopped_with_the_dispatcher_is_released)
     static struct run_record r;
     configure("  t: { shell: 'sleep 1000 & sleep 1000' }");
     run_begin(&r, "t", "", 0);
-    commands->ops->stop(commands, &r.run, STOP_SHUTDOWN);
-    commands->ops->stop(commands, &r.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &r.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &r.run, STOP_SHUTDOWN);
     pump_until(r.is_done, 10000);
     expect(&r, OUTCOME_RELEASE, "stopped: the dispatcher is stopping");
 }
@@ -107,10 +107,10 @@ START_TEST(a_run_deaf_to_term_ends_when_it_is_killed)
     static struct run_record r;
     configure("  t: { shell: 'trap \"\" TERM; echo x; sleep 1000; sleep 1000', capture: always }");
     run_begin(&r, "t", "", 0);
-    commands->ops->stop(commands, &r.run, STOP_LOST);
-    commands->ops->stop(commands, &r.run, STOP_KILL);
-    commands->ops->stop(commands, &r.run, STOP_KILL);
-    commands->ops->stop(commands, &r.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &r.run, STOP_LOST);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_SHUTDOWN);
     pump_until(r.is_done, 4000); /* not by the grace of 5 s */
     ck_assert_int_eq(r.outcome.kind, OUTCOME_RELEASE);
 }
@@ -125,7 +125,7 @@ START_TEST(a_timeout_stays_one_when_the_dispatcher_stops_too)
     run_begin(&r, "t", "", 0);
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 500, 5000); /* well behind the timeout, well before KILL */
-    commands->ops->stop(commands, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
     pump_until(r.is_done, 10000);
     expect(&r, OUTCOME_RETRY, "timeout");
 }
@@ -251,7 +251,7 @@ START_TEST(the_executor_closes_while_runs_end_in_its_callbacks)
     configure("  t: { shell: 'exit 0' }");
     run_begin(&r, "t", "", 0);
     pump_until(r.is_done, 5000);
-    /* command_fixture_close at once: the handles of this run are still closing */
+    /* run_fixture_close at once: the handles of this run are still closing */
 }
 END_TEST
 
@@ -260,7 +260,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("command");
     TCase *tc = tcase_create("outcomes");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(tc, command_fixture_open, run_fixture_close);
     tcase_add_test(tc, exit_0_is_done_and_keeps_no_output);
     tcase_add_test(tc, every_other_exit_code_is_retried_or_dead);
     tcase_add_test(tc, dead_exit_can_be_configured);
@@ -275,7 +275,7 @@ Suite *test_suite(void)
     suite_add_tcase(s, tc);
     TCase *starts = tcase_create("starts");
     tcase_set_timeout(starts, 60);
-    tcase_add_checked_fixture(starts, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(starts, command_fixture_open, run_fixture_close);
     tcase_add_test(starts, a_missing_or_forbidden_program_is_released_with_advice);
     tcase_add_test(starts, a_start_is_released_uncounted_while_there_is_no_spawner);
     tcase_add_test(starts, a_start_without_descriptors_is_released_uncounted);

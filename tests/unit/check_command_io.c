@@ -142,7 +142,7 @@ START_TEST(a_survivor_that_holds_the_output_does_not_hold_the_job)
         "setsid sh -c \"echo survivor; sleep 1000\" & sleep 0.2; echo leader; exit 3", "", "");
     expect(r, OUTCOME_RETRY, "exit 3");
     ck_assert_str_eq(r->head, "survivor\nleader\n");
-    /* command_fixture_close: it does not outlive the spawner */
+    /* run_fixture_close: it does not outlive the spawner */
 }
 END_TEST
 
@@ -335,7 +335,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("command_io");
     TCase *io = tcase_create("input and output");
     tcase_set_timeout(io, 60);
-    tcase_add_checked_fixture(io, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(io, command_fixture_open, run_fixture_close);
     tcase_add_test(io, the_payload_is_standard_input_and_ends);
     tcase_add_test(io, without_a_payload_standard_input_is_empty);
     tcase_add_test(io, standard_input_can_not_be_written);
@@ -351,7 +351,7 @@ Suite *test_suite(void)
     suite_add_tcase(s, io);
     TCase *env = tcase_create("environment and arguments");
     tcase_set_timeout(env, 60);
-    tcase_add_checked_fixture(env, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(env, command_fixture_open, run_fixture_close);
     tcase_add_test(env, the_environment_is_exactly_what_is_documented);
     tcase_add_test(env, what_a_job_does_not_have_is_not_in_the_environment);
     tcase_add_test(env, variables_are_passed_on_only_by_name);

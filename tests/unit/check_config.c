@@ -132,6 +132,7 @@ START_TEST(every_key_sets_its_value)
                    "    concurrency: 7\n"
                    "    timeout: 2h\n"
                    "    max_attempts: 32767\n"
+                   "    max_age: 36h\n"
                    "    max_lost: 1\n"
                    "    backoff_jitter: 0.05\n"
                    "    retry_schedule: [1s, 0, 7d]\n"
@@ -203,6 +204,7 @@ START_TEST(every_key_sets_its_value)
     ck_assert_uint_eq(c->concurrency, 7);
     ck_assert_uint_eq(c->timeout_ms, 7200000);
     ck_assert_uint_eq(c->max_attempts, 32767);
+    ck_assert_uint_eq(c->max_age_ms, 36 * 3600 * 1000);
     ck_assert_uint_eq(c->max_lost, 1);
     ck_assert_uint_eq(c->backoff.jitter_permille, 50);
     ck_assert_uint_eq(c->backoff.schedule_count, 3);

@@ -10,23 +10,11 @@
 #include "ck_main.h"
 #include "core/execution.h"
 #include "core/lane.h"
+#include "testconfig.h"
 
 static struct config *config;
 static struct batch *batch;
 static struct claimed *claimed;
-
-static struct config *load(const char *text)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", text, strlen(text), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
 
 static void init(void)
 {
@@ -49,7 +37,7 @@ static void deinit(void)
 static struct execution *begin(const char *yaml)
 {
     config_unref(config);
-    config = load(yaml);
+    config = testconfig_load(yaml);
     struct execution *e =
         execution_new(NULL, config, config_find_task(config, "mail"), batch, claimed);
     ck_assert_uint_eq(batch->refs, 2);
@@ -277,6 +265,53 @@ START_TEST(output_of_the_last_attempt_is_kept)
 }
 END_TEST
 
+/* ---- age ---- */
+
+static const char aged[] = "tasks:\n  mail: {discard: true, max_attempts: 3, max_age: 1d}\n";
+#define DAY_US (INT64_C(86400) * 1000 * 1000)
+
+static const struct {
+    const char *yaml;
+    int attempt;
+    int64_t age_us;
+    const char *reason; /* of a death; NULL: tried again */
+} ages[] = {
+    {aged, 1, DAY_US, NULL},
+    {aged, 1, DAY_US + 1, "exit 3 (older than max_age 1d)"},
+    {aged, 3, DAY_US + 1, "exit 3 (attempt 3 of 3)"},
+    {aged, 1, -DAY_US, NULL},
+    {plain, 1, 1000 * DAY_US, NULL},
+};
+
+START_TEST(a_failed_job_that_is_too_old_is_dead)
+{
+    claimed->job.attempt = ages[_i].attempt;
+    claimed->job.created_at_us = 1000;
+    struct execution *e = begin(ages[_i].yaml);
+    struct outcome o = failed();
+    execution_keep_outcome(e, &o);
+    execution_check_age(e, 1000 + ages[_i].age_us);
+    ck_assert_int_eq(e->outcome.kind, ages[_i].reason != NULL ? OUTCOME_DEAD : OUTCOME_RETRY);
+    ck_assert_str_eq(e->outcome.reason, ages[_i].reason != NULL ? ages[_i].reason : "exit 3");
+    ck_assert(ages[_i].reason == NULL || e->delay_ms == 0);
+    execution_free(e);
+}
+END_TEST
+
+START_TEST(age_ends_no_job_that_did_not_fail)
+{
+    struct outcome o;
+    outcome_init(&o);
+    claimed->job.created_at_us = 0;
+    struct execution *e = begin(aged);
+    outcome_set(&o, OUTCOME_RELEASE, "stopped");
+    execution_keep_outcome(e, &o);
+    execution_check_age(e, 1000 * DAY_US);
+    ck_assert_int_eq(e->outcome.kind, OUTCOME_RELEASE);
+    execution_free(e);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("execution");
@@ -297,6 +332,8 @@ Suite *test_suite(void)
 
     tc = tcase_create("outcome");
     tcase_add_checked_fixture(tc, init, deinit);
+    tcase_add_loop_test(tc, a_failed_job_that_is_too_old_is_dead, 0, sizeof ages / sizeof ages[0]);
+    tcase_add_test(tc, age_ends_no_job_that_did_not_fail);
     tcase_add_test(tc, retry_waits_by_the_tasks_backoff);
     tcase_add_test(tc, last_attempt_is_dead_with_the_reason_and_the_count);
     tcase_add_test(tc, long_reason_leaves_room_for_the_count);

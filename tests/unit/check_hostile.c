@@ -162,13 +162,13 @@ START_TEST(a_kill_ends_what_outlived_its_leader)
     configure(tasks);
     run_begin(&r, "t", "", 0);
     pump_until(access(path_in("up"), F_OK) == 0, 10000);
-    commands->ops->stop(commands, &r.run, STOP_CANCEL);
+    executor->ops->stop(executor, &r.run, STOP_CANCEL);
     static struct run_record other; /* when it is over, the TERM was heard */
     run_begin(&other, "t", "", 0);
-    commands->ops->stop(commands, &other.run, STOP_KILL);
+    executor->ops->stop(executor, &other.run, STOP_KILL);
     pump_until(other.is_done, 10000);
     ck_assert(!r.is_done);
-    commands->ops->stop(commands, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
     pump_until(r.is_done, 4000);
     expect(&r, OUTCOME_RELEASE, "stopped: the dispatcher is stopping");
 }
@@ -244,7 +244,7 @@ START_TEST(a_set_uid_program_is_waited_for)
     configure(tasks);
     run_begin(&r, "t", "", 0);
     pump_until(access(path_in("up"), F_OK) == 0, 10000);
-    commands->ops->stop(commands, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
     expect(run_task("u", ""), OUTCOME_DONE, ""); /* after it: the KILL was sent */
     ck_assert(!r.is_done);
     int fd = open(path_in("go"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -252,7 +252,7 @@ START_TEST(a_set_uid_program_is_waited_for)
     (void)close(fd);
     pump_until(r.is_done, 10000);
     expect(&r, OUTCOME_DONE, "");
-    command_fixture_close();
+    run_fixture_close();
 }
 END_TEST
 
@@ -306,7 +306,7 @@ static TCase *add_case(Suite *suite, const char *name, unsigned timeout_s)
     TCase *tc = tcase_create(name);
     tcase_set_timeout(tc, timeout_s);
     tcase_add_checked_fixture(tc, make_folder, remove_folder);
-    tcase_add_checked_fixture(tc, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(tc, command_fixture_open, run_fixture_close);
     suite_add_tcase(suite, tc);
     return tc;
 }
@@ -325,7 +325,7 @@ Suite *test_suite(void)
     tc = tcase_create("bombs");
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, make_folder, expect_no_bomber);
-    tcase_add_checked_fixture(tc, command_fixture_open, command_fixture_close);
+    tcase_add_checked_fixture(tc, command_fixture_open, run_fixture_close);
     tcase_add_loop_test(tc, a_fork_bomb_under_a_limit_leaves_nothing, 0, 3);
     suite_add_tcase(suite, tc);
     tc = tcase_create("set-uid");

@@ -6,29 +6,16 @@
 #include "base/mem.h"
 #include "ck_main.h"
 #include "core/walk.h"
+#include "testconfig.h"
 
 enum { NOW = 1000000, TOGETHER = 40 };
 
 static struct lanes lanes;
 static struct config *config;
 
-/* From YAML, as it is loaded. */
-static struct config *load(const char *text)
-{
-    struct config *c = config_new();
-    struct buf errors;
-    buf_init(&errors, 4096);
-    int err = config_load_text(c, "test", text, strlen(text), &errors);
-    if (err == 0)
-        err = config_finish(c, &errors);
-    ck_assert_msg(err == 0, "%s", errors.data);
-    buf_deinit(&errors);
-    return c;
-}
-
 static void begin(const char *text)
 {
-    config = load(text);
+    config = testconfig_load(text);
     lanes_init(&lanes, config);
 }
 
@@ -41,7 +28,7 @@ static void end(void)
 
 static void reload(const char *text)
 {
-    struct config *next = load(text);
+    struct config *next = testconfig_load(text);
     lanes_set_config(&lanes, next);
     config_unref(config);
     config = next;
@@ -184,7 +171,6 @@ START_TEST(processes_share_the_daemons_limit)
 }
 END_TEST
 
-/* A worker's processes are its own, and short jobs of it are claimed ahead. */
 START_TEST(workers_have_slots_of_their_own)
 {
     begin("concurrency: 1\ntasks:\n  a: {shell: a}\n  w: {worker: [/bin/true], processes: 3, "
@@ -193,12 +179,137 @@ START_TEST(workers_have_slots_of_their_own)
     take("a", 1);
     take("w", 12);
     ck_assert(!lanes_have_slots(&lanes, NOW));
-    lane("w")->prefetch = 5;
-    ck_assert_str_eq(offer(true), "a 0 shared, w 5; shared 0, sum 5");
-    ck_assert(lane_has_slots(&lanes, lane("w"), NOW));
-    take("w", 5);
-    lane("w")->prefetch = 2;
-    ck_assert(!lane_has_slots(&lanes, lane("w"), NOW));
+    end();
+}
+END_TEST
+
+/* ---- ahead ---- */
+
+enum { NOW_US = 1000000000, AHEAD_US = 50000 };
+
+static void note_run(const char *task, uint64_t run_us, size_t bytes, uint64_t now_us)
+{
+    lanes_note_run(&lanes, lane(task), lane(task)->config, run_us, bytes, now_us);
+}
+
+static void plan(uint64_t now_us)
+{
+    lanes_plan_ahead(&lanes, now_us);
+}
+
+/* As many as the slots get through in 50 ms, whatever the handler. */
+START_TEST(short_jobs_are_claimed_ahead)
+{
+    begin("tasks:\n  h: {webhook: 'http://127.0.0.1:1/', concurrency: 2}\n"
+          "  w: {worker: [/bin/true], processes: 1}\n");
+    plan(NOW_US);
+    ck_assert_int_eq(wanted("h"), 2); /* nothing is known of them */
+    note_run("h", 5000, 10, NOW_US);
+    note_run("w", 1, 10, NOW_US);
+    plan(NOW_US);
+    ck_assert_int_eq(wanted("h"), 22);
+    ck_assert_uint_eq(lane("w")->ahead, 1000); /* at most */
+    take("h", 22);
+    ck_assert_int_eq(wanted("h"), 0);
+    for (int i = 0; i < 200; i++)
+        note_run("h", 200000, 10, NOW_US); /* they take longer now */
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("h")->ahead, 0);
+    reload("tasks:\n  h: {webhook: 'http://127.0.0.1:2/'}\n  w: {worker: [/bin/true]}\n");
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("w")->ahead, 0); /* nothing is known of another handler */
+    end();
+}
+END_TEST
+
+/* What runs may hang: the next ones are for somebody else. */
+START_TEST(nothing_is_claimed_ahead_while_no_run_ends)
+{
+    begin("tasks:\n  a: {webhook: 'http://127.0.0.1:1/', concurrency: 2}\n");
+    note_run("a", 1000, 10, NOW_US);
+    plan(NOW_US + AHEAD_US);
+    ck_assert_uint_gt(lane("a")->ahead, 0);
+    plan(NOW_US + AHEAD_US + 1);
+    ck_assert_uint_eq(lane("a")->ahead, 0);
+    end();
+}
+END_TEST
+
+START_TEST(commands_are_claimed_ahead_of_the_slots_that_they_share)
+{
+    begin("concurrency: 4\ntasks:\n  a: {shell: a}\n  b: {shell: b}\n");
+    note_run("a", 10000, 10, NOW_US);
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("a")->ahead, 20); /* four at once, each 10 ms */
+    ck_assert_str_eq(offer(true), "a 24 shared, b 4 shared; shared 24, sum 24");
+    take("a", 24);
+    ck_assert_str_eq(offer(true), "a 0 shared, b 0 shared; shared 0, sum 0");
+    give_back("a", 24);
+    note_run("b", 1000, 10, NOW_US); /* then neither has more of what they share */
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("a")->ahead, lane("b")->ahead);
+    ck_assert_uint_eq(lane("a")->ahead, lanes.process_ahead);
+    ck_assert_uint_gt(lane("a")->ahead, 20);
+    note_run("b", 60000000, 10, NOW_US); /* long ones are not claimed ahead beside short ones */
+    for (int i = 0; i < 100; i++)
+        note_run("a", 1000, 10, NOW_US);
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("b")->ahead, 0);
+    ck_assert_uint_gt(lane("a")->ahead, 0);
+    end();
+}
+END_TEST
+
+/* A crash would take an attempt from each of them, or make a job dead that never ran. */
+START_TEST(what_a_crash_would_cost_bounds_what_is_claimed_ahead)
+{
+    begin("tasks:\n  once: {webhook: 'http://127.0.0.1:1/', max_attempts: 1}\n"
+          "  a: {webhook: 'http://127.0.0.1:1/'}\n  gone: {discard: true}\n");
+    note_run("once", 1000, 10, NOW_US);
+    note_run("gone", 1000, 10, NOW_US);
+    note_run("a", 1000, 1024 * 1024, NOW_US);
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("once")->ahead, 0);
+    ck_assert_uint_eq(lane("gone")->ahead, 0); /* its slots are never in use for long */
+    ck_assert_uint_eq(lane("a")->ahead, 4);    /* 4 MiB of payloads */
+    lanes.suspects = 1;                        /* something here has brought a dispatcher down */
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("a")->ahead, 0);
+    lanes.suspects = 0;
+    plan(NOW_US);
+    ck_assert_uint_eq(lane("a")->ahead, 4);
+    end();
+}
+END_TEST
+
+/* Slots are those that run; what waits has been counted, and takes its part of what the executor
+ * has room for. */
+START_TEST(what_waits_has_no_slot)
+{
+    begin("concurrency: 2\ntasks:\n  a: {webhook: 'http://127.0.0.1:1/', concurrency: 2}\n"
+          "  c: {shell: c}\n  d: {shell: d}\n");
+    note_run("a", 10000, 10, NOW_US);
+    plan(NOW_US);
+    take("a", 2);
+    ck_assert(!lanes_slot_is_free(&lanes, lane("a"), lane("a")->config));
+    take("a", 3);
+    for (int i = 0; i < 3; i++)
+        lanes_wait(&lanes, lane("a"), lane("a")->config);
+    ck_assert(!lanes_slot_is_free(&lanes, lane("a"), lane("a")->config));
+    lanes.room = room;
+    lanes.room_arg = &room_left;
+    room_left = 5;
+    ck_assert_int_eq(wanted("a"), 2);
+    room_left = 2;
+    ck_assert_int_eq(wanted("a"), 0);
+    give_back("a", 1);
+    ck_assert(lanes_slot_is_free(&lanes, lane("a"), lane("a")->config));
+    lanes_wait_over(&lanes, lane("a"), lane("a")->config);
+    ck_assert(!lanes_slot_is_free(&lanes, lane("a"), lane("a")->config));
+    take("c", 2); /* one command's slot is as good as another's */
+    ck_assert(!lanes_slot_is_free(&lanes, lane("d"), lane("d")->config));
+    lanes_wait(&lanes, lane("c"), lane("c")->config);
+    ck_assert(lanes_slot_is_free(&lanes, lane("d"), lane("d")->config));
     end();
 }
 END_TEST
@@ -723,19 +834,24 @@ END_TEST
 /* ---- lanes that are walked together ---- */
 
 /* TASKS tasks with slots, whose second priorities are open from 100:1, 101:1 and so on. */
-static void begin_many(const char *handler)
+static void begin_many_with(const char *handler, int slots)
 {
     static char text[TOGETHER * 60 + 100];
     size_t len = (size_t)snprintf(text, sizeof text, "concurrency: 4\ntasks:\n");
     for (int i = 0; i < TOGETHER; i++)
-        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {%s, concurrency: 2}\n", i,
-                                handler);
+        len += (size_t)snprintf(text + len, sizeof text - len, "  t%02d: {%s, concurrency: %d}\n",
+                                i, handler, slots);
     begin(text);
     exhaust();
     for (int i = 0; i < TOGETHER; i++) {
         (void)snprintf(text, sizeof text, "t%02d", i);
         block(text, 2, 100 + i, 1);
     }
+}
+
+static void begin_many(const char *handler)
+{
+    begin_many_with(handler, 2);
 }
 
 /* Of the look under way: "from 125:1, 90 rows of priority 2; 75 together, 25 alone". */
@@ -849,6 +965,71 @@ START_TEST(walk_that_finds_little_pauses)
     }
     ask(true);
     ck_assert_int_gt(call->walk_rows, 0);
+    end_look();
+}
+END_TEST
+
+/* For a few that are ahead, no walk of many. */
+START_TEST(when_most_have_fallen_behind_all_are_walked_alone)
+{
+    begin_many("discard: true");
+    lanes.walk_xid = 134;
+    ask(true);
+    ck_assert_str_eq(together(), "from 0:0, 0 rows of priority 0; 0 together, 40 alone");
+    lanes.walk_xid = 132;
+    ask(true);
+    ck_assert_str_eq(together(), "from 132:0, 26 rows of priority 2; 8 together, 32 alone");
+    end_look();
+}
+END_TEST
+
+START_TEST(walk_of_many_has_an_end)
+{
+    begin_many_with("discard: true", 50);
+    ask(true);
+    ck_assert_str_eq(together(), "from 100:1, 1000 rows of priority 2; 40 together, 0 alone");
+    end_look();
+}
+END_TEST
+
+START_TEST(lanes_of_one_transaction_go_by_their_ids)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 1}\n  b: {discard: true, concurrency: 1}\n");
+    exhaust();
+    block("a", 2, 500, 9);
+    block("b", 2, 500, 3);
+    ck_assert_str_eq(next(), "b2 from 500:3 limit 1, a2 from 500:9 limit 1");
+    end_look();
+}
+END_TEST
+
+START_TEST(what_an_earlier_look_claimed_does_not_count_again)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 2}\n");
+    exhaust();
+    for (int i = 0; i < 2; i++) {
+        ask(true);
+        ck_assert(answer_claimed("{\"position\": 1}", "a", 2));
+        ck_assert_uint_eq(lane("a")->claimed, 2);
+    }
+    ask(true);
+    ck_assert(answer("{\"position\": 1}"));
+    ck_assert_uint_eq(lane("a")->claimed, 0);
+    end_look();
+}
+END_TEST
+
+/* Two lanes of one task have its slots between them. */
+START_TEST(lanes_of_a_task_are_weighed_together)
+{
+    begin("tasks:\n  a: {discard: true, concurrency: 2}\n");
+    exhaust();
+    block("a", 1, 500, 1);
+    ck_assert_str_eq(next(), "a1 from 500:1 limit 2");
+    ck_assert(call->apart);
+    block("a", 2, 500, 2);
+    ck_assert_str_eq(next(), "a1 from 500:1 limit 2, a2 from 500:2 limit 1");
+    ck_assert(!call->apart);
     end_look();
 }
 END_TEST
@@ -1024,6 +1205,13 @@ Suite *test_suite(void)
     tcase_add_test(tc, smaller_limits_wait_until_enough_have_ended);
     tcase_add_test(tc, many_reloads_keep_every_lane_once);
     suite_add_tcase(s, tc);
+    tc = tcase_create("ahead");
+    tcase_add_test(tc, short_jobs_are_claimed_ahead);
+    tcase_add_test(tc, nothing_is_claimed_ahead_while_no_run_ends);
+    tcase_add_test(tc, commands_are_claimed_ahead_of_the_slots_that_they_share);
+    tcase_add_test(tc, what_a_crash_would_cost_bounds_what_is_claimed_ahead);
+    tcase_add_test(tc, what_waits_has_no_slot);
+    suite_add_tcase(s, tc);
     tc = tcase_create("pauses");
     tcase_add_test(tc, paused_task_has_no_slots_and_keeps_no_drain);
     tcase_add_test(tc, slots_are_busy_while_half_of_them_are);
@@ -1050,6 +1238,11 @@ Suite *test_suite(void)
     tcase_add_test(tc, walk_goes_on_at_the_first_row_that_was_left);
     tcase_add_test(tc, lanes_that_have_fallen_behind_are_walked_alone);
     tcase_add_test(tc, walk_that_finds_little_pauses);
+    tcase_add_test(tc, when_most_have_fallen_behind_all_are_walked_alone);
+    tcase_add_test(tc, walk_of_many_has_an_end);
+    tcase_add_test(tc, lanes_of_one_transaction_go_by_their_ids);
+    tcase_add_test(tc, what_an_earlier_look_claimed_does_not_count_again);
+    tcase_add_test(tc, lanes_of_a_task_are_weighed_together);
     tcase_add_test(tc, lanes_of_processes_share_slots);
     tcase_add_test(tc, paused_task_is_not_asked_for);
     tcase_add_test(tc, look_that_may_not_claim_is_told_of_no_backlog);

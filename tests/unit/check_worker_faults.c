@@ -245,10 +245,10 @@ START_TEST(a_run_of_a_deaf_worker_ends_when_it_is_killed)
     run_begin(&r, 1, "deaf");
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
-    workers->ops->stop(workers, &r.run, STOP_LOST);
-    workers->ops->stop(workers, &r.run, STOP_KILL);
-    workers->ops->stop(workers, &r.run, STOP_KILL);
-    workers->ops->stop(workers, &r.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &r.run, STOP_LOST);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_KILL);
+    executor->ops->stop(executor, &r.run, STOP_SHUTDOWN);
     pump_until(r.is_done, 4000); /* not by the grace of 5 s */
     ck_assert_int_eq(r.outcome.kind, OUTCOME_RELEASE);
 }
@@ -260,7 +260,7 @@ START_TEST(an_idle_worker_deaf_to_everything_does_not_hold_up_the_end)
     configure_worker(", deaf", "");
     pump_until(seen.counts[WORKER_READY] == 1, 10000);
     pid_t pid = seen.ready_pid;
-    worker_close_executor();
+    close_executor();
     ck_assert(process_is_over(pid));
 }
 END_TEST
@@ -269,7 +269,7 @@ START_TEST(killing_all_takes_deaf_workers_at_once)
 {
     configure_worker(", deaf", "");
     pump_until(seen.counts[WORKER_READY] == 1, 10000);
-    worker_executor_retire(workers, true);
+    worker_executor_retire(executor, true);
     pump_until(seen.counts[WORKER_ENDED] == 1, 4000);
 }
 END_TEST
@@ -313,7 +313,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("worker_faults");
     TCase *tc = tcase_create("lies and deaths");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(tc, worker_fixture_open, run_fixture_close);
     tcase_add_loop_test(tc, a_worker_that_breaks_the_protocol_is_killed_and_replaced, 0,
                         (int)(sizeof lies / sizeof lies[0]));
     tcase_add_test(tc, a_line_without_end_is_a_protocol_error);
@@ -326,7 +326,7 @@ Suite *test_suite(void)
     suite_add_tcase(s, tc);
     TCase *starts = tcase_create("beginnings and deafness");
     tcase_set_timeout(starts, 60);
-    tcase_add_checked_fixture(starts, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(starts, worker_fixture_open, run_fixture_close);
     tcase_add_test(starts, a_worker_that_exits_at_once_is_misconfigured);
     tcase_add_test(starts, a_worker_that_never_says_ready_is_misconfigured);
     tcase_add_test(starts, a_worker_that_says_something_else_is_misconfigured);

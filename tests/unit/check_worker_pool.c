@@ -133,45 +133,6 @@ START_TEST(the_tasks_concurrency_holds_for_all_its_processes)
 }
 END_TEST
 
-/* Only while jobs are short, and processes get through them. */
-START_TEST(short_jobs_are_claimed_ahead)
-{
-    static struct run_record r;
-    configure_worker("", ", processes: 1");
-    pump_until(seen.counts[WORKER_READY] == 1, 10000);
-    ck_assert_uint_eq(worker_executor_prefetch(workers, 0), 0); /* nothing is known of them */
-    for (int i = 0; i < 50; i++)
-        expect(run_job("ok"), OUTCOME_DONE, "");
-    ck_assert_uint_gt(worker_executor_prefetch(workers, 0), 0);
-    ck_assert_uint_le(worker_executor_prefetch(workers, 0), 1000);
-    ck_assert_uint_eq(worker_executor_prefetch(workers, 1), 0);
-    run_begin(&r, 1, "touch 30"); /* 600 ms */
-    pump_until(wait_now_ms() - r.run.started_mono_ms > 200, 5000);
-    ck_assert_uint_eq(worker_executor_prefetch(workers, 0), 0);
-    pump_until(r.is_done, 10000);
-}
-END_TEST
-
-START_TEST(what_was_claimed_ahead_is_given_back_when_it_waits)
-{
-    static struct run_record hanging;
-    static struct run_record records[3];
-    configure_worker("", ", processes: 1");
-    pump_until(seen.counts[WORKER_READY] == 1, 10000);
-    run_begin(&hanging, 1, "hold");
-    for (int i = 0; i < 3; i++)
-        run_begin(&records[i], i + 2, "ok");
-    for (int i = 0; i < 3; i++) {
-        pump_until(records[i].is_done, 10000);
-        expect(&records[i], OUTCOME_RELEASE, "not started: the workers are busy with other jobs");
-        ck_assert(!records[i].outcome.misconfigured && !records[i].outcome.spawn_failed);
-    }
-    ck_assert(!hanging.is_done);
-    workers->ops->stop(workers, &hanging.run, STOP_KILL);
-    pump_until(hanging.is_done, 10000);
-}
-END_TEST
-
 START_TEST(answers_may_come_in_any_order)
 {
     static struct run_record records[4];
@@ -295,9 +256,9 @@ START_TEST(a_run_stopped_with_the_dispatcher_is_released)
     run_begin(&waiting, 2, "ok");
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
-    workers->ops->stop(workers, &waiting.run, STOP_SHUTDOWN);
-    workers->ops->stop(workers, &running.run, STOP_SHUTDOWN);
-    workers->ops->stop(workers, &running.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &waiting.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &running.run, STOP_SHUTDOWN);
+    executor->ops->stop(executor, &running.run, STOP_SHUTDOWN);
     ck_assert(!waiting.is_done && !running.is_done); /* never from inside stop */
     pump_until(running.is_done && waiting.is_done, 10000);
     expect(&running, OUTCOME_RELEASE, "stopped: the dispatcher is stopping");
@@ -313,7 +274,7 @@ START_TEST(what_a_stopped_run_still_answers_counts)
     run_begin(&r, 1, "grace");
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 200, 5000);
-    workers->ops->stop(workers, &r.run, STOP_LOST);
+    executor->ops->stop(executor, &r.run, STOP_LOST);
     pump_until(r.is_done, 10000);
     expect(&r, OUTCOME_DONE, "");
 }
@@ -331,7 +292,7 @@ START_TEST(a_retired_pool_finishes_what_it_has)
     uint64_t begin = wait_now_ms();
     pump_until(wait_now_ms() > begin + 100, 5000);
     run_begin(&waiting, 2, "ok");
-    worker_executor_retire(workers, false);
+    worker_executor_retire(executor, false);
     pump_until(running.is_done && waiting.is_done, 10000);
     expect(&running, OUTCOME_DONE, "");
     ck_assert_int_eq(waiting.outcome.kind, OUTCOME_RELEASE);
@@ -404,7 +365,7 @@ Suite *test_suite(void)
     Suite *s = suite_create("worker_pool");
     TCase *tc = tcase_create("jobs");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(tc, worker_fixture_open, run_fixture_close);
     tcase_add_test(tc, answers_become_outcomes);
     tcase_add_test(tc, a_long_error_is_kept_with_its_attempt);
     tcase_add_test(tc, the_header_tells_about_the_job);
@@ -412,8 +373,6 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_payload_of_16_mib_arrives_whole);
     tcase_add_test(tc, never_more_than_the_window_is_under_way);
     tcase_add_test(tc, the_tasks_concurrency_holds_for_all_its_processes);
-    tcase_add_test(tc, short_jobs_are_claimed_ahead);
-    tcase_add_test(tc, what_was_claimed_ahead_is_given_back_when_it_waits);
     tcase_add_test(tc, answers_may_come_in_any_order);
     tcase_add_test(tc, a_touched_job_may_take_longer);
     tcase_add_test(tc, a_timeout_ends_the_worker_and_releases_its_other_jobs);
@@ -421,7 +380,7 @@ Suite *test_suite(void)
     suite_add_tcase(s, tc);
     TCase *pools = tcase_create("pools");
     tcase_set_timeout(pools, 60);
-    tcase_add_checked_fixture(pools, worker_fixture_open, worker_fixture_close);
+    tcase_add_checked_fixture(pools, worker_fixture_open, run_fixture_close);
     tcase_add_test(pools, processes_are_added_while_jobs_wait_and_end_when_idle);
     tcase_add_test(pools, nothing_is_started_ahead_with_startup_0);
     tcase_add_test(pools, a_process_is_replaced_after_max_jobs);
