@@ -93,7 +93,7 @@ void pgcluster_needs_standby(void)
 {
     char program[300];
     find_programs();
-    program_path(program, sizeof program, "pg_basebackup");
+    pgkeeper_program(&cluster, program, sizeof program, "pg_basebackup");
     if (access(program, X_OK) != 0)
         test_skip_all("this server comes without pg_basebackup, which makes a standby");
 }
