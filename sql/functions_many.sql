@@ -177,6 +177,67 @@ $$;
 COMMENT ON FUNCTION outbox.put_many(jsonb, bytea[], timestamptz) IS
     'internal: enqueues jobs of which some have to do with others';
 
+-- outbox.put_lines(jobs, payloads, created): enqueue_many when some have keys, and none has any other
+-- of the options but priority and max_attempts: all with one INSERT. Internal.
+-- The locks first, in a statement of their own: the second one sees what the lines are like while
+-- they are held. The first of each key looks whether it has to wait; the others wait behind it.
+-- Ids are handed out under the locks, so that they, which are the places, are in the order of
+-- commits; and in the order of the array.
+CREATE OR REPLACE FUNCTION outbox.put_lines(jobs jsonb, payloads bytea[], created timestamptz)
+RETURNS TABLE(id bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM outbox.lock_keys(ARRAY(
+        SELECT outbox.key_bucket(e.job ->> 'task', e.job ->> 'key')
+        FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ? 'key'));
+    RETURN QUERY
+    WITH given AS MATERIALIZED (
+        SELECT s.*, nextval('outbox.job_id_seq') AS new_id
+        FROM (SELECT e.job, e.body, e.job ->> 'task' AS task, e.job ->> 'key' AS key, e.n,
+                     row_number() OVER (PARTITION BY e.job ->> 'task', e.job ->> 'key'
+                                        ORDER BY e.n) AS nth
+              FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads)) WITH ORDINALITY
+                  AS e(job, body, n)
+              ORDER BY e.n) AS s),
+    lined AS MATERIALIZED ( -- as outbox.key_is_taken
+        SELECT g.*, CASE WHEN g.key IS NULL THEN false
+                         WHEN g.nth > 1 THEN true
+                         ELSE coalesce(behind.found, head.found, blocked.found, false) END AS waits
+        FROM given g
+        LEFT JOIN LATERAL (
+            SELECT true AS found FROM outbox.job j
+            WHERE g.nth = 1 AND j.task = g.task AND j.key = g.key
+              AND j.place IS NOT NULL AND j.waiting
+            ORDER BY j.task DESC, j.key DESC, j.place DESC LIMIT 1) AS behind ON true
+        LEFT JOIN LATERAL (
+            SELECT true AS found FROM outbox.job j
+            WHERE g.nth = 1 AND behind.found IS NULL AND j.task = g.task AND j.key = g.key
+              AND j.place IS NOT NULL AND NOT j.waiting
+            ORDER BY j.task DESC, j.key DESC, j.place DESC LIMIT 1) AS head ON true
+        LEFT JOIN LATERAL (
+            SELECT true AS found FROM outbox.dead d
+            WHERE g.nth = 1 AND d.task = g.task AND d.key = g.key AND d.blocks
+            LIMIT 1) AS blocked ON true),
+    made AS (
+        INSERT INTO outbox.job AS j (id, task, priority, encoding, payload, key, max_attempts,
+                                     created_at, place, waiting, linked, ready_xid)
+        OVERRIDING SYSTEM VALUE
+        SELECT l.new_id, l.task, coalesce((l.job ->> 'priority')::numeric::smallint, 2),
+               coalesce(l.job ->> 'encoding', 'json'),
+               coalesce(l.body, convert_to(coalesce(l.job -> 'payload', '{}')::text, 'UTF8')),
+               l.key, (l.job ->> 'max_attempts')::numeric::smallint, created,
+               CASE WHEN l.key IS NOT NULL THEN l.new_id END, l.waits, l.key IS NOT NULL,
+               CASE WHEN NOT l.waits THEN pg_current_xact_id() END
+        FROM lined l
+        RETURNING j.id)
+    SELECT m.id FROM made m ORDER BY m.id;
+END
+$$;
+COMMENT ON FUNCTION outbox.put_lines(jsonb, bytea[], timestamptz) IS
+    'internal: enqueues jobs of which some have keys, and nothing else to do with others';
+
 -- outbox.enqueue_many(jobs, payloads): enqueues any number of jobs with one INSERT.
 --   jobs      JSON array of objects. Keys: "task"; "payload" (any JSON, default {}); the options of
 --             outbox.enqueue by name (delay: a string, or a number of seconds; times: strings)
@@ -191,7 +252,9 @@ RETURNS TABLE(id bigint, existing boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     has_body constant boolean := payloads IS NOT NULL;
+    has_keys boolean;
     is_linked boolean := false;
+    is_plain boolean := true;
     created timestamptz;
     job jsonb;
     body bytea;
@@ -213,13 +276,16 @@ BEGIN
         FROM ROWS FROM (jsonb_array_elements(jobs), unnest(payloads))
              WITH ORDINALITY AS e(job, body, n)
         WHERE (CASE WHEN jsonb_typeof(e.job) = 'object'
-                     AND e.job - '{task,payload,encoding,priority,max_attempts}'::text[] = '{}'
+                     AND e.job - '{task,payload,encoding,priority,max_attempts,key}'::text[] = '{}'
                     THEN jsonb_typeof(e.job -> 'task') = 'string'
                      AND e.job ->> 'task' ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$'
                      AND coalesce(e.job -> 'priority', '2') IN ('1', '2', '3', '4')
                      AND coalesce(jsonb_typeof(e.job -> 'max_attempts') = 'number'
                               AND e.job ->> 'max_attempts' ~ '^[1-9][0-9]{0,3}$',
                               NOT e.job ? 'max_attempts')
+                     AND coalesce(jsonb_typeof(e.job -> 'key') = 'string'
+                              AND octet_length(e.job ->> 'key') BETWEEN 1 AND 1024,
+                              NOT e.job ? 'key')
                      AND CASE WHEN has_body
                               THEN NOT e.job ? 'payload' AND e.job -> 'encoding' = '"msgpack"'
                                    AND octet_length(e.body) <= 16777216
@@ -228,13 +294,18 @@ BEGIN
                                        <= 4194304 END
                END) IS NOT TRUE
     LOOP
+        is_plain := false;
         PERFORM outbox.check_job(format('jobs[%s]: ', n - 1), job, body, has_body);
         is_linked := is_linked OR job ?| '{key,unique_key,repeat_every,after,notify_done}';
     END LOOP;
     PERFORM pg_current_xact_id(); -- first: what is due before it began is ready, not scheduled
     created := clock_timestamp();
-    IF is_linked THEN
+    has_keys := jsonb_path_exists(jobs, '$[*].key');
+    IF is_linked OR has_keys AND NOT is_plain THEN
         RETURN QUERY SELECT * FROM outbox.put_many(jobs, payloads, created);
+        RETURN;
+    ELSIF has_keys THEN
+        RETURN QUERY SELECT p.id, false FROM outbox.put_lines(jobs, payloads, created) p;
         RETURN;
     END IF;
     RETURN QUERY
