@@ -81,7 +81,8 @@ struct token {
     _Atomic int task;
     _Atomic int end;
     _Atomic int producer;
-    _Atomic bool is_mortal; /* its one attempt is all it has; a retry by hand begins anew */
+    _Atomic bool is_retried; /* by hand, perhaps: then its attempts count from none */
+    _Atomic bool is_mortal;  /* its one attempt is all it has; a retry by hand begins anew */
     /* The receiver's. */
     int arrivals;
     bool is_under_way;

@@ -96,6 +96,8 @@ static void mend_rows(struct actor *a)
         answered_ns[i] = chance_now_ns();
         const char *answer = res != NULL ? PQgetvalue(res, 0, 0) : "";
         done[i] = strcmp(answer, cancels ? "cancelled" : "retried") == 0;
+        if (!cancels && commits)
+            atomic_store(&a->s->tokens[rows.tokens[i]].is_retried, true);
         bool is_ending = strcmp(answer, "cancelling") == 0; /* it runs, perhaps not even yet */
         ok = res != NULL &&
              (!cancels || !(done[i] || is_ending) ||

@@ -12,6 +12,7 @@ enum { MARK_COMMITTED = 1, MARK_CANCELLED = 2, MARK_LEFT = 4 };
 struct fate {
     unsigned marks;
     int runs;
+    int attempts; /* as the newest run should count them */
     int successes;
     int64_t last_ns; /* when its last run was answered; 0: none */
 };
@@ -129,7 +130,8 @@ static void judge_runs(struct verdict *v)
             wrong(v, r->token, "it ran again after it had succeeded");
         if (r->is_second)
             wrong(v, r->token, "it ran twice at once");
-        if (r->attempt != (atomic_load(&t->is_mortal) ? 1 : f->runs))
+        f->attempts = r->attempt == 1 && atomic_load(&t->is_retried) ? 1 : f->attempts + 1;
+        if (r->attempt != (atomic_load(&t->is_mortal) ? 1 : f->attempts))
             wrong(v, r->token, "its attempts are miscounted");
         if (atomic_load(&t->task) == TASK_NOBODY)
             wrong(v, r->token, "it ran, and nobody handles it");
