@@ -56,6 +56,14 @@ BEGIN
             ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
         SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
     ELSE -- written so that only the index on both can give the order
+        PERFORM FROM (
+            SELECT d.task, d.finished_at FROM outbox.done d
+            WHERE (d.task, d.finished_at) >= (purge_done.task, timestamptz '-infinity')
+            ORDER BY d.task, d.finished_at LIMIT 1) AS oldest
+        WHERE oldest.task = purge_done.task AND oldest.finished_at < before;
+        IF NOT FOUND THEN
+            RETURN 0; -- else the index would be read to the task's end
+        END IF;
         WITH old AS MATERIALIZED (
             SELECT d.id FROM outbox.done d
             WHERE (d.task, d.finished_at) >= (purge_done.task, timestamptz '-infinity')
@@ -92,6 +100,14 @@ BEGIN
             ORDER BY d.finished_at LIMIT batch FOR UPDATE SKIP LOCKED)
         SELECT coalesce(array_agg(o.id), '{}') INTO picked FROM old o;
     ELSE -- written so that only the index on both can give the order
+        PERFORM FROM (
+            SELECT d.task, d.finished_at FROM outbox.dead d
+            WHERE (d.task, d.finished_at) >= (purge_dead.task, timestamptz '-infinity')
+            ORDER BY d.task, d.finished_at LIMIT 1) AS oldest
+        WHERE oldest.task = purge_dead.task AND oldest.finished_at < before;
+        IF NOT FOUND THEN
+            RETURN 0; -- else the index would be read to the task's end
+        END IF;
         WITH old AS MATERIALIZED (
             SELECT d.id FROM outbox.dead d
             WHERE (d.task, d.finished_at) >= (purge_dead.task, timestamptz '-infinity')
