@@ -106,6 +106,21 @@ START_TEST(a_retry_merges_into_its_newer_twin)
 }
 END_TEST
 
+/* A unique key is its task's own. */
+START_TEST(another_tasks_job_is_no_twin)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue(t, unique_key => 'u') FROM unnest('{0,a}'::text[]) t");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('z', after => '{2}')");
+    CLAIMED(conn, "2");
+    pg_exec_ok(conn, "SELECT outbox.enqueue(t, unique_key => 'u') FROM unnest('{a,z}'::text[]) t");
+    BECAME(conn, 2, RETRY);
+    STATES(conn, "1|ready;3|waiting;4|ready;5|ready");
+    ck_rows(conn, "SELECT after_id, job_id FROM outbox.dependency", "4|3");
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(a_merged_job_hands_its_key_over)
 {
     PGconn *conn = with_dispatcher();
@@ -403,6 +418,7 @@ Suite *test_suite(void)
     tcase_add_test(alone, a_look_sets_the_key_aside_too);
     tcase_add_loop_test(alone, given_back_it_keeps_others_out_again, 0, 4);
     tcase_add_loop_test(alone, a_retry_merges_into_its_newer_twin, 0, 4);
+    tcase_add_test(alone, another_tasks_job_is_no_twin);
     tcase_add_loop_test(alone, a_merged_job_hands_its_key_over, 0, 2);
     tcase_add_test(alone, dead_it_keeps_nobody_out_and_does_not_come_back_beside_another);
     tcase_add_test(alone, an_array_says_which_were_there);

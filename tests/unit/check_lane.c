@@ -886,11 +886,11 @@ START_TEST(what_an_earlier_look_claimed_does_not_count_again)
     for (int i = 0; i < 2; i++) {
         ask(true);
         ck_assert(answer_claimed("{\"position\": 1}", "a", 2));
-        ck_assert_uint_eq(lane("a")->claimed, 2);
+        ck_assert_int_eq(lane("a")->claimed, 2);
     }
     ask(true);
     ck_assert(answer("{\"position\": 1}"));
-    ck_assert_uint_eq(lane("a")->claimed, 0);
+    ck_assert_int_eq(lane("a")->claimed, 0);
     end_look();
 }
 END_TEST
