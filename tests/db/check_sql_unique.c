@@ -287,6 +287,22 @@ START_TEST(giving_back_does_not_wait_for_a_twin_under_way)
 }
 END_TEST
 
+START_TEST(a_success_that_is_to_be_repeated_does_not_wait_either)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', unique_key => 'u', repeat_every => '1 h')");
+    CLAIMED(conn, "1");
+    PGconn *producer = begin();
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', unique_key => 'u')");
+    ck_rows(conn, settle_sql(1, NULL, true), "1|busy");
+    STATES(conn, "1|running");
+    commit(producer);
+    ck_rows(conn, settle_sql(1, NULL, true), "1|done");
+    ck_rows(conn, "SELECT id, repeat_every FROM outbox.job", "2|01:00:00");
+    PQfinish(conn);
+}
+END_TEST
+
 /* Merging: who holds the twin, where that is to inherit, or puts another one that depends on the
  * job, is waited for by nobody; and that one is not stranded. */
 START_TEST(merging_neither_waits_nor_strands_a_dependent)
@@ -428,6 +444,7 @@ Suite *test_suite(void)
     tcase_add_test(together, a_job_that_is_claimed_meanwhile_is_put_again);
     tcase_add_loop_test(together, a_claim_under_way_is_waited_for, 0, 2);
     tcase_add_loop_test(together, giving_back_does_not_wait_for_a_twin_under_way, 0, 2);
+    tcase_add_test(together, a_success_that_is_to_be_repeated_does_not_wait_either);
     tcase_add_test(together, giving_back_may_wait_for_a_twin_under_way);
     tcase_add_loop_test(together, merging_neither_waits_nor_strands_a_dependent, 0, 2);
     tcase_add_loop_test(together, arrays_in_any_order_do_not_deadlock, 0, 2);
