@@ -340,6 +340,55 @@ END_TEST
 
 /* --- the connection --- */
 
+static bool never_more(void *arg, size_t left)
+{
+    (void)left;
+    ++*(int *)arg;
+    return false;
+}
+
+/* There is nothing to stop any more. */
+START_TEST(who_stops_a_wait_that_is_over_has_the_answers)
+{
+    static const int64_t ids[1] = {1};
+    struct outbox_wait_options options;
+    int looks = 0;
+
+    running_jobs(1, false);
+    pg_exec_ok(conn, settle(1, NULL));
+    memset(&options, 0, sizeof options);
+    options.on_look = never_more;
+    options.arg = &looks;
+    ck_code(outbox_wait_with(conn, ids, 1, &options, answers, &err), OUTBOX_OK);
+    ck_assert_int_eq(looks, 1);
+    ck_state(0, OUTBOX_GONE);
+}
+END_TEST
+
+static bool fifty(void *arg, size_t left)
+{
+    (void)left;
+    return ++*(int *)arg < 50;
+}
+
+/* Each within the test's time limit, or not at all. */
+START_TEST(looks_and_the_end_are_as_soon_as_asked_for)
+{
+    static const int64_t ids[1] = {1};
+    struct outbox_wait_options options;
+    int looks = 0;
+
+    running_jobs(1, false);
+    memset(&options, 0, sizeof options);
+    options.poll_ms = _i == 0 ? 1 : FAR_MS;
+    options.timeout_ms = _i == 0 ? FAR_MS : 50;
+    options.on_look = fifty;
+    options.arg = &looks;
+    ck_code(outbox_wait_with(conn, ids, 1, &options, answers, &err), OUTBOX_ETIMEOUT);
+    ck_assert_int_eq(looks, _i == 0 ? 50 : 1);
+}
+END_TEST
+
 START_TEST(notifications_of_other_channels_are_handed_on)
 {
     static const int64_t ids[1] = {1};
@@ -531,6 +580,8 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_forged_notification_ends_nothing);
     tcase_add_test(tc, ids_in_any_order_and_twice_are_found);
     tcase_add_test(tc, on_look_can_end_the_wait);
+    tcase_add_test(tc, who_stops_a_wait_that_is_over_has_the_answers);
+    tcase_add_loop_test(tc, looks_and_the_end_are_as_soon_as_asked_for, 0, 2);
     tcase_add_test(tc, notifications_of_other_channels_are_handed_on);
     tcase_add_test(tc, a_connection_that_listened_before_still_does);
     tcase_add_test(tc, inside_a_transaction_it_refuses);

@@ -189,6 +189,22 @@ START_TEST(requests_are_forgotten_a_minute_after_their_end)
 }
 END_TEST
 
+/* A minute from its end, however long it took to come. */
+START_TEST(an_end_is_told_for_a_minute)
+{
+    PGconn *conn = claimed_jobs("1");
+    ck_rows(conn, "SELECT outbox.cancel(1)", "cancelling");
+    ck_rows(conn, "SELECT * FROM outbox.release(1, '{1}', '{1}')", "1|cancelled");
+    pg_exec_ok(conn, "UPDATE outbox.cancelling SET requested_at = now() - interval '1 hour'");
+    ck_rows(conn, "SELECT cancelled FROM outbox.orders(1)", "{}");
+    ck_rows(conn, "SELECT outbox.cancel(1)", "cancelled");
+    pg_exec_ok(conn, "UPDATE outbox.cancelling SET ended_at = now() - interval '61 s'");
+    ck_rows(conn, "SELECT cancelled FROM outbox.orders(1)", "{}");
+    ck_rows(conn, "SELECT outbox.cancel(1)", "not found");
+    PQfinish(conn);
+}
+END_TEST
+
 /* The next notification's payload on a session that listens, or "" if there is none. */
 static const char *notified(PGconn *conn)
 {
@@ -280,6 +296,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_lost_dispatchers_job_is_cancelled_instead_of_run_again);
     tcase_add_test(tc, a_request_follows_the_job_to_the_dispatchers_next_id);
     tcase_add_test(tc, requests_are_forgotten_a_minute_after_their_end);
+    tcase_add_test(tc, an_end_is_told_for_a_minute);
     tcase_add_test(tc, dispatchers_are_told_once);
     tc = sql_case(suite, "pause");
     tcase_add_test(tc, a_paused_task_is_told_to_every_dispatcher_until_it_is_resumed);

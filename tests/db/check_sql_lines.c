@@ -165,6 +165,36 @@ START_TEST(an_array_of_unique_jobs_waits_for_who_holds_its_key)
 }
 END_TEST
 
+/* A job that gives way to its twin hands its key over, under the key's lock: by who waits, and by
+ * who does not. */
+START_TEST(a_job_is_merged_when_nobody_holds_its_key)
+{
+    PGconn *conn = with_dispatcher();
+    PGconn *producer = begin();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', key => 'k', unique_key => 'u')");
+    CLAIMED(conn, "1");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', unique_key => 'u')");
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', key => 'k')");
+    if (_i == 0) {
+        begin_sql(conn, settle_sql(1, RETRY, false));
+        await_blocked(conn);
+        commit(producer);
+        end_sql(conn);
+    } else if (_i == 1) {
+        ck_rows(conn, settle_sql(1, RETRY, true), "1|busy");
+        commit(producer);
+        ck_rows(conn, settle_sql(1, RETRY, true), "1|done");
+    } else {
+        ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "1"); /* left for later */
+        STATES(conn, "1|running;2|ready");
+        commit(producer);
+        ck_rows(conn, "SELECT outbox.take_over(1, NULL)", "1");
+    }
+    STATES(conn, "2|ready;3|ready");
+    PQfinish(conn);
+}
+END_TEST
+
 /* Or they deadlock: producers lock the rows of those that they depend on after the key. */
 START_TEST(who_changes_a_job_locks_its_key_before_its_row)
 {
@@ -200,6 +230,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, jobs_that_fall_due_together_stand_in_the_order_of_their_times);
     tcase_add_test(tc, a_dependent_with_a_key_keeps_its_time);
     tcase_add_test(tc, an_array_of_unique_jobs_waits_for_who_holds_its_key);
+    tcase_add_loop_test(tc, a_job_is_merged_when_nobody_holds_its_key, 0, 3);
     tcase_add_loop_test(tc, who_changes_a_job_locks_its_key_before_its_row, 0, 3);
     return suite;
 }

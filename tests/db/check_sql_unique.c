@@ -106,6 +106,21 @@ START_TEST(a_retry_merges_into_its_newer_twin)
 }
 END_TEST
 
+/* A unique key is its task's own. */
+START_TEST(another_tasks_job_is_no_twin)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue(t, unique_key => 'u') FROM unnest('{0,a}'::text[]) t");
+    pg_exec_ok(conn, "SELECT outbox.enqueue('z', after => '{2}')");
+    CLAIMED(conn, "2");
+    pg_exec_ok(conn, "SELECT outbox.enqueue(t, unique_key => 'u') FROM unnest('{a,z}'::text[]) t");
+    BECAME(conn, 2, RETRY);
+    STATES(conn, "1|ready;3|waiting;4|ready;5|ready");
+    ck_rows(conn, "SELECT after_id, job_id FROM outbox.dependency", "4|3");
+    PQfinish(conn);
+}
+END_TEST
+
 START_TEST(a_merged_job_hands_its_key_over)
 {
     PGconn *conn = with_dispatcher();
@@ -272,6 +287,22 @@ START_TEST(giving_back_does_not_wait_for_a_twin_under_way)
 }
 END_TEST
 
+START_TEST(a_success_that_is_to_be_repeated_does_not_wait_either)
+{
+    PGconn *conn = with_dispatcher();
+    pg_exec_ok(conn, "SELECT outbox.enqueue('a', unique_key => 'u', repeat_every => '1 h')");
+    CLAIMED(conn, "1");
+    PGconn *producer = begin();
+    pg_exec_ok(producer, "SELECT outbox.enqueue('a', unique_key => 'u')");
+    ck_rows(conn, settle_sql(1, NULL, true), "1|busy");
+    STATES(conn, "1|running");
+    commit(producer);
+    ck_rows(conn, settle_sql(1, NULL, true), "1|done");
+    ck_rows(conn, "SELECT id, repeat_every FROM outbox.job", "2|01:00:00");
+    PQfinish(conn);
+}
+END_TEST
+
 /* Merging: who holds the twin, where that is to inherit, or puts another one that depends on the
  * job, is waited for by nobody; and that one is not stranded. */
 START_TEST(merging_neither_waits_nor_strands_a_dependent)
@@ -403,6 +434,7 @@ Suite *test_suite(void)
     tcase_add_test(alone, a_look_sets_the_key_aside_too);
     tcase_add_loop_test(alone, given_back_it_keeps_others_out_again, 0, 4);
     tcase_add_loop_test(alone, a_retry_merges_into_its_newer_twin, 0, 4);
+    tcase_add_test(alone, another_tasks_job_is_no_twin);
     tcase_add_loop_test(alone, a_merged_job_hands_its_key_over, 0, 2);
     tcase_add_test(alone, dead_it_keeps_nobody_out_and_does_not_come_back_beside_another);
     tcase_add_test(alone, an_array_says_which_were_there);
@@ -412,6 +444,7 @@ Suite *test_suite(void)
     tcase_add_test(together, a_job_that_is_claimed_meanwhile_is_put_again);
     tcase_add_loop_test(together, a_claim_under_way_is_waited_for, 0, 2);
     tcase_add_loop_test(together, giving_back_does_not_wait_for_a_twin_under_way, 0, 2);
+    tcase_add_test(together, a_success_that_is_to_be_repeated_does_not_wait_either);
     tcase_add_test(together, giving_back_may_wait_for_a_twin_under_way);
     tcase_add_loop_test(together, merging_neither_waits_nor_strands_a_dependent, 0, 2);
     tcase_add_loop_test(together, arrays_in_any_order_do_not_deadlock, 0, 2);
