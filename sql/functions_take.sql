@@ -138,7 +138,10 @@ BEGIN
         PERFORM outbox.tell_done(linked_ids, 'done');
         again_ids := ARRAY(SELECT j.id FROM outbox.job j
                            WHERE j.id = ANY (linked_ids) AND j.repeat_every IS NOT NULL);
-        PERFORM outbox.repeat(again_ids);
+        IF cardinality(again_ids) > 0 THEN
+            PERFORM outbox.repeat(again_ids);
+            PERFORM outbox.wake_tasks(ARRAY[task], false); -- who sleeps must learn when it is due
+        END IF;
         ids := ARRAY(SELECT i FROM unnest(ids) AS i WHERE i <> ALL (again_ids));
     END IF;
     WITH gone AS (DELETE FROM outbox.job j WHERE j.id = ANY (ids) RETURNING j.id, j.logged)

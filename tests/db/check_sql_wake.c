@@ -107,6 +107,7 @@ static const struct {
     {"SELECT outbox.enqueue('a', key => 'k') FROM generate_series(1, 2);"
      "DELETE FROM outbox.job WHERE id = 4",
      "SELECT outbox.mend()"},
+    {"SELECT outbox.enqueue('a', repeat_every => '1 hour')", "SELECT outbox.take('a')"},
 };
 
 START_TEST(who_watches_is_woken_by_the_end_of_what_others_waited_for)
