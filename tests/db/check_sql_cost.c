@@ -261,6 +261,43 @@ START_TEST(cost_does_not_follow_what_was_scheduled)
 }
 END_TEST
 
+/* ---- a long line ---- */
+
+/* Jobs of one key: only the first of them is to be seen where others are looked for, and when it
+ * ends, the next one is found from there. */
+START_TEST(cost_does_not_follow_the_length_of_a_line)
+{
+    static const char claim[] = "SELECT id FROM outbox.claim(1, 900, '{a}', '{100}')";
+    static const char take[] = "SELECT id FROM outbox.take('a', 100)";
+    static const char done[] = "SELECT s.id FROM line, outbox.settle(1, ids, claims) AS s";
+    static const char enqueue[] = "SELECT outbox.enqueue('a', key => 'k')";
+    pg_exec_ok(conn, "SELECT * FROM outbox.enqueue_many(jsonb_build_array("
+                     "'{\"task\": \"a\", \"key\": \"k\"}'::jsonb,"
+                     "'{\"task\": \"a\", \"key\": \"k\"}'::jsonb))");
+    ck_rows(conn, "SELECT id FROM outbox.claim(1, 1, '{a}', '{1}')", "1");
+    pg_exec_ok(conn,
+               "CREATE TABLE line AS SELECT '{1}'::bigint[] AS ids, '{1}'::bigint[] AS claims");
+    put(conn, 200);
+    long stream = stream_cost("'0', 0");
+    long lane = lane_cost("0");
+    long claiming = buffers(conn, claim, 100);
+    long taking = buffers(conn, take, 100);
+    long ending = buffers(conn, done, 1);
+    long putting = buffers(conn, enqueue, 1);
+    pg_exec_ok(conn, "SELECT count(*) FROM outbox.enqueue_many((SELECT jsonb_agg("
+                     "'{\"task\": \"a\", \"key\": \"k\"}'::jsonb)"
+                     " FROM generate_series(1, 100000)))");
+    ck_rows(conn, "SELECT count(*) FROM outbox.job WHERE key = 'k' AND ready_xid IS NULL",
+            "100001");
+    ck_alike("stream", stream_cost("'0', 0"), stream);
+    ck_alike("lane", lane_cost("0"), lane);
+    ck_alike("claim", buffers(conn, claim, 100), claiming);
+    ck_alike("take", buffers(conn, take, 100), taking);
+    ck_alike("end of the first", buffers(conn, done, 1), ending);
+    ck_alike("one more at its end", buffers(conn, enqueue, 1), putting);
+}
+END_TEST
+
 /* ---- one large transaction ---- */
 
 /* It was committed while the dispatcher was awake: its looks read it batch by batch, from where
@@ -524,6 +561,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, cost_does_not_follow_the_finished_jobs);
     tcase_add_test(tc, cost_does_not_follow_what_was_scheduled);
     tc = add_case(s, "one large transaction");
+    tcase_add_test(tc, cost_does_not_follow_the_length_of_a_line);
     tcase_add_test(tc, cost_does_not_follow_the_size_of_a_transaction);
     tc = add_case(s, "empty looks");
     tcase_add_test(tc, empty_look_does_not_follow_the_number_of_tasks);
