@@ -145,7 +145,7 @@ struct config {
     uint64_t sweep_interval_ms; /* the slow check of what was read; default 1min */
     enum log_level log_level;
     enum log_format log_format;
-    bool log_sql; /* each statement that goes to the server */
+    bool log_sql;              /* each statement that goes to the server */
     struct task_config *tasks; /* sorted by name */
     size_t tasks_count;
 };

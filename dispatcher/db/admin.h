@@ -186,7 +186,8 @@ enum admin_dispatcher_column {
 int admin_dispatchers(struct admin *a, struct admin_rows **ret_rows,
                       struct admin_error *reterr) OB_MUST_CHECK;
 
-/* outbox.cancel, outbox.retry or outbox.requeue of each id, in one statement; rows (id, answer) in the ids' order.
+/* outbox.cancel, outbox.retry or outbox.requeue of each id, in one statement; rows (id, answer) in
+ * the ids' order.
  */
 enum admin_verb { ADMIN_CANCEL, ADMIN_RETRY, ADMIN_REQUEUE };
 enum { ADMIN_IDS_MAX = 500 };

@@ -292,7 +292,8 @@ START_TEST(task_added_by_a_reload_is_read_from_the_beginning)
     ck_assert_uint_eq(d->stream.pending_count, 1);
     commit(producer);
     desk_look(d);
-    struct config *more = testconfig_load("tasks:\n  a: { discard: true }\n  b: { discard: true }\n");
+    struct config *more =
+        testconfig_load("tasks:\n  a: { discard: true }\n  b: { discard: true }\n");
     lanes_set_config(&d->lanes, more);
     config_unref(more);
     struct lane *lane = lanes_find(&d->lanes, "b");

@@ -12,8 +12,8 @@
 #include "daemon.h"
 
 static const char *const commands[] = {
-    "migrate", "grant",       "check",  "try",   "run",   "enqueue", "jobs", "show",
-    "stats",   "dispatchers", "cancel", "retry", "pause", "resume",  "wait", "purge", "requeue"};
+    "migrate",     "grant",  "check", "try",   "run",    "enqueue", "jobs",  "show",   "stats",
+    "dispatchers", "cancel", "retry", "pause", "resume", "wait",    "purge", "requeue"};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void expect_text(const char *text, const char *wanted)

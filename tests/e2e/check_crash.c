@@ -27,7 +27,7 @@ static const char *const crash_points[] = {
     "after_settle_sent", "after_settle",
 };
 #define SLEEP_POINT "after_watch_sent" /* reached when nothing is left to do */
-enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0] };
+enum { CRASH_POINTS = sizeof crash_points / sizeof crash_points[0], JOBS = 100 };
 
 /* Dies at the point (first and a later time), is started again with nothing changed, and finishes.
  */
@@ -37,14 +37,14 @@ static void die_and_restart(const char *point, int nth)
     (void)snprintf(crash, sizeof crash, "OB_CRASH=%s:%d", point, nth);
     const char *const args[] = {"--concurrency", "3", "--shell", recording("mail", ""), NULL};
     const char *const env[] = {crash, NULL};
-    enqueue_jobs("mail", 20);
+    enqueue_jobs("mail", JOBS);
     daemon_start(&d, args, env);
     ck_assert_int_eq(daemon_wait(&d, E2E_WAIT_MS), 137);
-    ck_assert_msg(runs_distinct() < 20, "the crash came after everything was over");
+    ck_assert_msg(runs_distinct() < JOBS, "the crash came after everything was over");
     daemon_start_ready(&d, args, NULL);
-    expect_all_ran(1, 20);
+    expect_all_ran(1, JOBS);
     daemon_stop(&d);
-    for (long id = 1; id <= 20; id++)
+    for (long id = 1; id <= JOBS; id++)
         ck_assert_uint_le(runs_of(id), 2); /* what ran at the crash, or was not recorded yet */
 }
 
