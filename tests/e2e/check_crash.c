@@ -44,8 +44,7 @@ static void die_and_restart(const char *point, int nth)
     daemon_start_ready(&d, args, NULL);
     expect_all_ran(1, JOBS);
     daemon_stop(&d);
-    for (long id = 1; id <= JOBS; id++)
-        ck_assert_uint_le(runs_of(id), 2); /* what ran at the crash, or was not recorded yet */
+    ck_assert_uint_le(runs_most(), 2); /* what ran at the crash, or was not recorded yet */
 }
 
 START_TEST(dies_at_a_point_the_first_time)
@@ -75,7 +74,7 @@ START_TEST(dies_falling_asleep)
     enqueue_jobs("mail", 5);
     expect_all_ran(1, 15);
     daemon_stop(&d);
-    ck_assert_uint_le(runs_count(), 15 + 5); /* what ran while it fell asleep ran twice */
+    ck_assert_uint_le(runs_most(), 2); /* what ran while it fell asleep ran twice */
     ck_assert(
         wait_until(testdb_long("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0,
                    E2E_WAIT_MS));

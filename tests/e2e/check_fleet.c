@@ -181,7 +181,7 @@ START_TEST(restart_of_one_under_load_loses_nothing_and_starves_nobody)
     ck_assert_int_eq(child_wait(producer, E2E_WAIT_MS), 0);
     long jobs = testdb_long("SELECT last_value FROM outbox.job_id_seq");
     fleet_finish_all(1, jobs);
-    ck_assert_uint_le(runs_count(), (size_t)jobs + 2 * kills);
+    ck_assert_uint_le(runs_most(), 1 + kills);
     ck_assert_uint_eq(twice_at_once(), 0);
     ck_assert(!daemon_logged(&a, "event=lost_claim"));
     ck_assert(!daemon_logged(&b, "event=lost_claim"));

@@ -88,7 +88,7 @@ START_TEST(frozen_under_load_its_jobs_run_elsewhere)
     ck_assert_uint_eq(runs_of(1), 2);
     ck_assert_uint_eq(runs_of(2), 2);
     size_t runs = runs_count();
-    ck_assert_uint_le(runs, 402 + 4); /* again: what its four slots held */
+    ck_assert_uint_eq(runs_most(), 2); /* again: what it held, or had not recorded */
     thaw(&a);
     ck_assert_uint_eq(runs_count(), runs);
     expect_works(&a, &b, "mail");
@@ -123,7 +123,7 @@ START_TEST(frozen_in_the_middle_of_a_turn_it_holds_nobody_up)
     ck_assert_uint_eq(runs_of(claimed), 1); /* and this was never its own */
     ck_assert_uint_eq(twice_at_once(), 0);
     size_t runs = runs_count();
-    ck_assert_uint_le(runs, 120 + 2 * 2);
+    ck_assert_uint_eq(runs_most(), 2);
     faultproxy_pass(&a_proxy);
     faultproxy_pass(&b_proxy);
     thaw(&a);

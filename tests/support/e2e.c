@@ -143,6 +143,15 @@ size_t runs_of(long id)
     return counts()[id];
 }
 
+size_t runs_most(void)
+{
+    const unsigned *all = counts();
+    size_t most = 0;
+    for (size_t i = 0; i < IDS_MAX; i++)
+        most = all[i] > most ? all[i] : most;
+    return most;
+}
+
 size_t runs_distinct(void)
 {
     const unsigned *all = counts();

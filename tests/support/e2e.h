@@ -13,6 +13,7 @@ const char *recording(const char *task, const char *then);
 const char *ran_path(void);
 size_t runs_count(void);    /* lines so far */
 size_t runs_of(long id);    /* of this job */
+size_t runs_most(void);     /* of any job */
 size_t runs_distinct(void); /* jobs that ran at least once */
 /* A path in the test's folder; handlers wait for such a file or make it. */
 const char *flag_path(const char *name);
