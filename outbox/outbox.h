@@ -70,8 +70,9 @@
  *   unknown whether the job exists):
  *     OUTBOX_ECONN       there is no connection, or it was lost
  *
- * It writes to the table outbox.job, through the functions outbox.enqueue_bytes and
- * outbox.enqueue_many alone: one statement a call. License: MIT (see LICENSE). */
+ * It writes to the table outbox.job, through the functions outbox.enqueue_plain,
+ * outbox.enqueue_bytes and outbox.enqueue_many alone: one statement a call. License: MIT (see
+ * LICENSE). */
 #ifndef OUTBOX_H
 #define OUTBOX_H
 
@@ -1105,7 +1106,7 @@ OUTBOX_API int outbox_query_init(struct outbox_query *q, const struct outbox_job
     outbox_priv_add(q, OUTBOX_PRIV_TEXT, job->on_failed_dependency, 0, false);
     outbox_priv_add_number(q, OUTBOX_PRIV_BOOL, job->notify_done, 1, 1);
     if (outbox_priv_is_plain(q, job)) { /* parsing and planning 15 costs as much as the insert */
-        q->sql = "SELECT id, existing FROM outbox.enqueue_bytes($1, $2, $3)";
+        q->sql = "SELECT id, existing FROM outbox.enqueue_plain($1, $2, $3)";
         q->nparams = 3;
     }
     return OUTBOX_OK;

@@ -126,6 +126,31 @@ COMMENT ON FUNCTION outbox.enqueue_bytes(text, bytea, text, text, text, integer,
     interval, timestamptz, integer, jsonb, interval, bigint[], text, boolean) IS
     'enqueues a job whose payload is encoded already (json or msgpack), like outbox.enqueue';
 
+-- outbox.enqueue_plain(task, payload, encoding): outbox.enqueue_bytes of a job without options, as
+-- <outbox/outbox.h> calls it. That it has no parameters with defaults is its use: the server reads
+-- their expressions from the catalog's text, twice, in each call that is not prepared.
+-- Returns and errors: as outbox.enqueue_bytes.
+CREATE OR REPLACE FUNCTION outbox.enqueue_plain(
+    task text, payload bytea, encoding text, OUT id bigint, OUT existing boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    created constant timestamptz := clock_timestamp();
+BEGIN
+    IF (task ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$' AND octet_length(payload) <= 16777216
+        AND (encoding = 'msgpack' OR encoding = 'json' AND payload = '{}')) IS NOT TRUE THEN
+        SELECT b.id, b.existing INTO id, existing
+        FROM outbox.enqueue_bytes(task, payload, encoding) b;
+        RETURN;
+    END IF;
+    INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
+    VALUES (task, encoding, payload, created, pg_current_xact_id())
+    RETURNING job.id INTO enqueue_plain.id;
+    existing := false;
+END
+$$;
+COMMENT ON FUNCTION outbox.enqueue_plain(text, bytea, text) IS
+    'enqueues a job without options whose payload is encoded already (json or msgpack)';
+
 -- outbox.enqueue_row(): trigger function that enqueues a job a row, for programs that can't be
 -- changed.
 --   CREATE TRIGGER ... AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW

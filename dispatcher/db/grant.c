@@ -10,10 +10,15 @@
 enum { ROLE_BYTES_MAX = 63 }; /* NAMEDATALEN - 1: longer names are cut by the server */
 
 static const char *const producer[] = {
-    "EXECUTE ON FUNCTION outbox.enqueue",      "EXECUTE ON FUNCTION outbox.enqueue_bytes",
-    "EXECUTE ON FUNCTION outbox.enqueue_many", "EXECUTE ON FUNCTION outbox.enqueue_row",
-    "EXECUTE ON FUNCTION outbox.wake",         "EXECUTE ON FUNCTION outbox.states",
-    "EXECUTE ON FUNCTION outbox.level",        NULL,
+    "EXECUTE ON FUNCTION outbox.enqueue",
+    "EXECUTE ON FUNCTION outbox.enqueue_bytes",
+    "EXECUTE ON FUNCTION outbox.enqueue_plain",
+    "EXECUTE ON FUNCTION outbox.enqueue_many",
+    "EXECUTE ON FUNCTION outbox.enqueue_row",
+    "EXECUTE ON FUNCTION outbox.wake",
+    "EXECUTE ON FUNCTION outbox.states",
+    "EXECUTE ON FUNCTION outbox.level",
+    NULL,
 };
 
 static const char *const dispatcher[] = {

@@ -64,8 +64,9 @@ START_TEST(a_producer_enqueues_and_wakes)
     testdb_exec("CREATE TABLE shop (id int); GRANT ALL ON shop TO producer; GRANT CREATE ON SCHEMA "
                 "public TO producer");
     PGconn *conn = testdb_connect_as("producer");
-    ck_assert_str_eq(allowed(conn, "producer"),
-                     "enqueue enqueue_bytes enqueue_many enqueue_row level states wake;-");
+    ck_assert_str_eq(
+        allowed(conn, "producer"),
+        "enqueue enqueue_bytes enqueue_many enqueue_plain enqueue_row level states wake;-");
     ck_rows(conn, "SELECT outbox.enqueue('a', '{}', priority => 1, delay => '1s', headers => '{}')",
             "1");
     ck_rows(conn, "SELECT * FROM outbox.enqueue_bytes('a', '1', 'json')", "2|f");

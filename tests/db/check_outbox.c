@@ -926,14 +926,14 @@ START_TEST(missing_grant_is_named)
     pg_exec_ok(conn, "BEGIN");
     many_fails(&job, 1, OUTBOX_EPRIVILEGE, "42501", "enqueue_many");
     pg_exec_ok(conn, "ROLLBACK");
-    testdb_exec("GRANT EXECUTE ON FUNCTION outbox.enqueue_bytes TO app");
+    testdb_exec("GRANT EXECUTE ON FUNCTION outbox.enqueue_plain TO app");
     pg_exec_ok(conn, "BEGIN");
     (void)enqueue_ok(&job);
     pg_exec_ok(conn, "COMMIT");
     PQfinish(conn);
     conn = own;
     testdb_exec("REVOKE ALL ON SCHEMA outbox FROM app;"
-                "REVOKE ALL ON FUNCTION outbox.enqueue_bytes FROM app; DROP ROLE app");
+                "REVOKE ALL ON FUNCTION outbox.enqueue_plain FROM app; DROP ROLE app");
 }
 END_TEST
 

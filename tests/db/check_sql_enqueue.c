@@ -165,6 +165,15 @@ static const struct refusal {
     {"SELECT * FROM outbox.enqueue_bytes('a', convert_to(repeat('x', 16777217), 'UTF8'), "
      "'msgpack')",
      "54000", "the payload has 16777217 bytes, the limit is 16777216 (16 MiB)"},
+    {"SELECT * FROM outbox.enqueue_plain('a', NULL, 'msgpack')", "22004", "the payload is NULL"},
+    {"SELECT * FROM outbox.enqueue_plain('a', '1', NULL)", "22023", "unknown encoding NULL"},
+    {"SELECT * FROM outbox.enqueue_plain('a', '{', 'json')", "22P02",
+     "the payload is not JSON in UTF-8"},
+    {"SELECT * FROM outbox.enqueue_plain('a b', '1', 'msgpack')", "22023",
+     "not a task name: \"a b\""},
+    {"SELECT * FROM outbox.enqueue_plain('a', convert_to(repeat('x', 16777217), 'UTF8'), "
+     "'msgpack')",
+     "54000", "16777217"},
     {"SELECT * FROM outbox.enqueue_bytes('a', '1', 'msgpack', key => '')", "22023",
      "key has 0 bytes"},
     {"SELECT outbox.wake('a b')", "22023", "not a task name: \"a b\""},
@@ -211,6 +220,33 @@ START_TEST(bytes_are_stored_as_they_are)
             "2|f");
     ck_rows(conn, "SELECT encoding, priority, outbox.payload(id) FROM outbox.jobs ORDER BY id",
             "msgpack|2|\\x00ff;json|3|\\x207b2262223a312c202261223a327d");
+    PQfinish(conn);
+}
+END_TEST
+
+/* Whichever way is taken within. */
+START_TEST(plain_jobs_are_the_same_as_others_without_options)
+{
+    static const char *const payloads[] = {"'\\x00ff', 'msgpack'", "'{}', 'json'",
+                                           "' [1] ', 'json'"};
+    PGconn *conn = testdb_connect();
+    for (size_t i = 0; i < sizeof payloads / sizeof payloads[0]; i++) {
+        for (int is_plain = 0; is_plain < 2; is_plain++) {
+            char sql[100];
+            (void)snprintf(sql, sizeof sql, "SELECT * FROM outbox.enqueue_%s('a', %s)",
+                           is_plain ? "plain" : "bytes", payloads[i]);
+            pg_exec_ok(conn, sql);
+        }
+    }
+    ck_rows(conn,
+            "SELECT count(*), min(id), max(id) FROM outbox.job WHERE created_at BETWEEN"
+            " clock_timestamp() - interval '1 min' AND clock_timestamp() AND ready_xid IS NOT NULL",
+            "6|1|6");
+    ck_rows(
+        conn,
+        "SELECT DISTINCT count(*) FROM (SELECT to_jsonb(j) - '{id,created_at,ready_xid}'::text[]"
+        " AS job FROM outbox.job j) s GROUP BY job",
+        "2");
     PQfinish(conn);
 }
 END_TEST
@@ -482,6 +518,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, a_delay_schedules_and_none_or_a_past_time_does_not);
     tcase_add_test(tc, a_row_is_stamped_with_the_transaction_that_made_it_ready);
     tcase_add_test(tc, bytes_are_stored_as_they_are);
+    tcase_add_test(tc, plain_jobs_are_the_same_as_others_without_options);
     tcase_add_test(tc, many_jobs_get_ids_in_order);
     tcase_add_test(tc, many_jobs_may_come_with_encoded_payloads);
     tcase_add_test(tc, the_largest_payload_and_the_longest_name_are_taken);

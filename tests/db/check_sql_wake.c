@@ -39,6 +39,7 @@ static const struct {
     {"enqueue", "SELECT outbox.enqueue('a')"},
     {"enqueue for later", "SELECT outbox.enqueue('a', delay => '1 hour')"},
     {"enqueue_bytes", "SELECT * FROM outbox.enqueue_bytes('a', '1', 'json')"},
+    {"enqueue_plain", "SELECT * FROM outbox.enqueue_plain('a', '1', 'json')"},
     {"enqueue_many", "SELECT * FROM outbox.enqueue_many('[{\"task\": \"z\"}, {\"task\": \"a\"}, "
                      "{\"task\": \"a\"}]')"},
     {"enqueue_row", "INSERT INTO shop VALUES (1)"},
