@@ -120,7 +120,7 @@ void turn_look_in(struct dispatcher *d, uint64_t ms); /* the earliest such time 
 enum { RESULTS_PER_TURN = 1000 };
 bool results_wait(const struct dispatcher *d); /* some may be sent now */
 void results_await(struct dispatcher *d);      /* sets a turn for those whose pause goes on */
-/* Takes some for a turn: as many as fit, or one alone that was refused before. The rest has its
+/* Takes some for a turn: as many as fit; fewer with one that was refused before. The rest has its
  * turn at once. executions has room for RESULTS_PER_TURN. */
 size_t results_take(struct dispatcher *d, struct execution **executions);
 void results_settled(struct dispatcher *d, struct execution *const *executions, size_t n,

@@ -45,7 +45,7 @@ struct execution {
     bool is_lost;             /* the claim is gone: the result will be dropped */
     bool is_cancelled;        /* somebody asked for its end: unless it is done, it is cancelled */
     bool is_requeued;         /* ... for the end of this run: unless it is done, it is given back */
-    bool settle_alone;        /* the server refused a batch with it */
+    size_t settle_group;      /* the server refused a batch with it: at most so many. 0: any */
     uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
     unsigned refusals;
 };

@@ -41,7 +41,8 @@ void results_await(struct dispatcher *d)
 
 /* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
  * stored), or for reasons that say nothing about the jobs. */
-static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error)
+static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error,
+                            size_t n)
 {
     enum pg_advice advice = pg_advice(error->sqlstate);
     bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
@@ -50,10 +51,11 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     if (!is_refused)
         return;
     if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
-        return; /* a lock, or a deadlock: the next turn does not wait for rows */
-    if (e->settle_alone)
-        e->settle_after_ms = clock_mono_ms() + REFUSED_PAUSE_MS;
-    e->settle_alone = true;
+        return;                    /* a lock, or a deadlock: the next turn does not wait for rows */
+    e->settle_group = (n + 1) / 2; /* by halves: each alone would take as many turns */
+    if (n > 1)
+        return;
+    e->settle_after_ms = clock_mono_ms() + REFUSED_PAUSE_MS;
     if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
     /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
@@ -110,7 +112,7 @@ void results_settled(struct dispatcher *d, struct execution *const *executions, 
         struct execution *e = executions[i];
         list_remove(&e->result_link);
         if (error != NULL) {
-            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours);
+            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours, n);
             continue;
         }
         is_busy = is_busy || turned->answers[i] == STORE_BUSY;
@@ -129,20 +131,20 @@ size_t results_take(struct dispatcher *d, struct execution **executions)
 {
     uint64_t now = clock_mono_ms();
     size_t output_bytes = 0;
+    size_t most = RESULTS_PER_TURN;
     size_t n = 0;
     list_for_each (node, tmp, &d->results) {
         struct execution *e = result_of(node);
+        size_t group = e->settle_group > 0 ? e->settle_group : most;
         if (now < e->settle_after_ms)
             continue;
         output_bytes += e->outcome.head_len + e->outcome.tail_len;
-        bool is_too_much = n == RESULTS_PER_TURN || output_bytes > OUTPUT_BYTES_PER_TURN;
-        if (n > 0 && (is_too_much || e->settle_alone))
+        most = group < most ? group : most;
+        if (n > 0 && (n >= most || output_bytes > OUTPUT_BYTES_PER_TURN))
             break;
         list_remove(&e->result_link);
         e->state = EXECUTION_SETTLING;
         executions[n++] = e;
-        if (e->settle_alone)
-            break;
     }
     return n;
 }
