@@ -51,11 +51,14 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     if (!is_refused)
         return;
     if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
-        return;                    /* a lock, or a deadlock: the next turn does not wait for rows */
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
+
+    bool was_alone = e->settle_group == 1;
     e->settle_group = (n + 1) / 2; /* by halves: each alone would take as many turns */
     if (n > 1)
         return;
-    e->settle_after_ms = clock_mono_ms() + REFUSED_PAUSE_MS;
+    if (was_alone)
+        e->settle_after_ms = clock_mono_ms() + REFUSED_PAUSE_MS;
     if (advice != PG_GO_ON || ++e->refusals != REFUSALS_MAX || e->outcome.kind == OUTCOME_DONE)
         return;
     /* Perhaps it is the text that the server can't store: keep the outcome, drop what the child
