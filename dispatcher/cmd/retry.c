@@ -8,6 +8,7 @@
 #include "cmd/input.h"
 #include "cmd/mend.h"
 #include "cmd/progress.h"
+#include "db/admin_ids.h"
 
 static const struct cmd_option options[] = {
     {"task", 't', "TASK", "with --all: only dead jobs of this task"},
@@ -58,7 +59,7 @@ static int sweep_dead(struct admin *admin, const struct admin_filter *filter, st
     for (;;) {
         int64_t ids[ADMIN_IDS_MAX];
         struct admin_rows *rows = NULL;
-        int err = admin_dead_ids(admin, filter, last, &rows, error);
+        int err = admin_ids(admin, filter, NULL, last, &rows, error);
         if (err != 0)
             return err;
         size_t count = read_ids(rows, ids);

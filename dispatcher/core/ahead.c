@@ -55,7 +55,7 @@ static struct execution *next_of(const struct dispatcher *d, const struct lane *
     return first;
 }
 
-static void serve(struct dispatcher *d, const struct lane *lane, bool is_process)
+void ahead_slot_freed(struct dispatcher *d, const struct lane *lane, bool is_process)
 {
     if (d->is_serving)
         return; /* one that was started ended at once: the loop that started it goes on */
@@ -68,14 +68,9 @@ static void serve(struct dispatcher *d, const struct lane *lane, bool is_process
     d->is_serving = false;
 }
 
-void ahead_slot_freed(struct dispatcher *d, const struct lane *lane, bool is_process)
-{
-    serve(d, lane, is_process);
-}
-
 void ahead_review(struct dispatcher *d)
 {
-    serve(d, NULL, false);
+    ahead_slot_freed(d, NULL, false);
 }
 
 /* The first of each lane has waited longest. */

@@ -37,8 +37,8 @@ void executors_configure(struct dispatcher *d, const struct config *config)
         enum handler_kind kind = config->tasks[i].kind;
         struct executor **ex = &d->executors[slot_of(kind)];
         int err = *ex == NULL ? make(d, slot_of(kind), config, ex) : 0;
-        if (err !=
-            0) /* its jobs are given back, and the task pauses; the next time it is tried again */
+        /* Without one its jobs are given back, and the task pauses; next time it is tried again. */
+        if (err != 0)
             log_error("executor_failed", LOG_STR("handler", handler_kind_name(kind)),
                       LOG_STR("err", ob_strerror(err)));
     }

@@ -121,6 +121,12 @@ static void finish(struct dispatcher *d, struct execution *e, const struct outco
     dispatcher_idle(d);
 }
 
+void runner_give_back(struct dispatcher *d, struct execution *e, const char *why)
+{
+    outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", why);
+    finish(d, e, &e->outcome);
+}
+
 static void on_run_done(struct run *run, const struct outcome *outcome)
 {
     struct execution *e = list_entry(run, struct execution, run);
@@ -173,8 +179,7 @@ static void on_payload(void *arg, const struct pg_error *error, const char *byte
     struct dispatcher *d = e->run.owner;
     e->is_fetch_under_way = false;
     if (!may_begin(d, e)) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
-        finish(d, e, &e->outcome);
+        runner_give_back(d, e, not_started);
         return;
     }
     if (error != NULL && error->err == OB_ECONN)
@@ -239,12 +244,6 @@ void runner_go_on(struct dispatcher *d, struct execution *e)
         runner_give_back(d, e, not_started);
 }
 
-void runner_give_back(struct dispatcher *d, struct execution *e, const char *why)
-{
-    outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", why);
-    finish(d, e, &e->outcome);
-}
-
 static void begin(struct dispatcher *d, struct batch *batch, const struct claimed *c)
 {
     struct lane *lane = lanes_find(&d->lanes, c->job.task);
@@ -253,7 +252,6 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     ob_assert(task != NULL);
     struct execution *e = execution_new(lane, d->begin_config, task, batch, c);
     e->run.owner = d;
-    e->state = EXECUTION_FETCHING;
     list_append(&d->executions, &e->link);
     d->executions_count++;
     d->lanes.suspects += e->job.lost > 0 ? 1 : 0;
@@ -262,8 +260,7 @@ static void begin(struct dispatcher *d, struct batch *batch, const struct claime
     e->is_cancelled = control_is_cancelled(d, e->job.id);
     e->is_requeued = control_is_requeued(d, &e->job);
     if (!may_begin(d, e)) {
-        outcome_set(&e->outcome, OUTCOME_RELEASE, "%s", not_started);
-        finish(d, e, &e->outcome);
+        runner_give_back(d, e, not_started);
     } else if (execution_is_dead_already(e, c)) {
         finish(d, e, &e->outcome);
     } else if (!has_slot) {

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "db/admin_conn.h"
+#include "db/admin_filter.h"
 
 struct admin_rows {
     PGresult *res;
@@ -155,23 +156,6 @@ int admin_enqueue(struct admin *a, const struct admin_job *job, int64_t *ret_id,
     UTC("j.finished_at") ", j.reason, j.encoding::text, j.payload_size::text, j.owner::text,"      \
     " j.dispatcher::text, j.headers::text, j.cancelling::text, j.paused::text FROM outbox.jobs j"
 
-#define JOB_WHERE                                                                                  \
-    " WHERE ($1::text[] IS NULL OR j.task = ANY ($1::text[]))"                                     \
-    " AND ($2::text[] IS NULL OR j.state = ANY ($2::text[]))"                                      \
-    " AND ($3::text IS NULL OR j.key = $3::text)"                                                  \
-    " AND ($4::bigint IS NULL OR j.created_at < to_timestamp(0) + $4::bigint * interval '1 us')"   \
-    " AND ($5::bigint IS NULL OR j.created_at >= to_timestamp(0) + $5::bigint * interval '1 us')"  \
-    " AND ($6::bigint IS NULL OR j.created_at <= clock_timestamp() - $6::bigint * interval '1 "    \
-    "ms')"                                                                                     \
-    " AND ($7::text IS NULL OR position(lower($7::text) IN lower(j.reason)) > 0)"                  \
-    " AND ($8::bigint IS NULL OR j.finished_at <= clock_timestamp() - $8::bigint * interval '1 "   \
-    "ms')"                                                                                         \
-    " AND ($9::bigint IS NULL OR j.finished_at >= clock_timestamp() - $9::bigint * interval '1 "   \
-    "ms')"                                                                                         \
-    /* tells the planner to leave the live jobs alone where none can match */                     \
-    " AND (($2::text[] IS NULL OR $2::text[] && '{ready,scheduled,waiting,running}')"              \
-    " AND $7::text IS NULL AND $8::bigint IS NULL AND $9::bigint IS NULL"                          \
-    " OR j.finished_at IS NOT NULL)"
 
 static const char count_matching_sql[] =
     "SELECT m.count::text, m.estimated::text FROM outbox.count_matching($1::text[], $2::text[],"
@@ -218,59 +202,37 @@ static const char dispatchers_sql[] =
 
 /* clang-format on */
 
-enum { FILTER_PARAMS = 10, FILTER_NUMBERS = 6, NUMBER_SIZE = 24 };
-
-/* $1 to $10: of JOB_WHERE, and the limit; numbers are written into `numbers`. */
-static void filter_params(const struct admin_filter *f, const char *values[FILTER_PARAMS],
-                          char numbers[FILTER_NUMBERS][NUMBER_SIZE])
-{
-    static const int places[FILTER_NUMBERS] = {3, 4, 5, 7, 8, 9};
-    const int64_t n[FILTER_NUMBERS] = {f->before_us,
-                                       f->after_us,
-                                       (int64_t)f->min_age_ms,
-                                       (int64_t)f->ended_for_ms,
-                                       (int64_t)f->ended_within_ms,
-                                       f->limit};
-    values[0] = f->tasks;
-    values[1] = f->states;
-    values[2] = f->key;
-    values[6] = f->error;
-    for (size_t i = 0; i < FILTER_NUMBERS; i++) {
-        (void)snprintf(numbers[i], NUMBER_SIZE, "%" PRId64, n[i]);
-        values[places[i]] = n[i] != 0 ? numbers[i] : NULL;
-    }
-}
-
 int admin_jobs(struct admin *a, const struct admin_filter *filter, struct admin_rows **ret_rows,
                struct admin_error *reterr)
 {
-    const char *values[FILTER_PARAMS];
-    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
-    filter_params(filter, values, numbers);
+    const char *values[ADMIN_FILTER_PARAMS];
+    char numbers[ADMIN_FILTER_NUMBERS][ADMIN_NUMBER_SIZE];
+    admin_filter_params(filter, values, numbers);
     return admin_query(a, ADMIN_READER,
-                       JOB_SELECT JOB_WHERE " ORDER BY j.id DESC LIMIT $10::bigint", FILTER_PARAMS,
-                       values, ret_rows, reterr);
+                       JOB_SELECT ADMIN_JOB_WHERE " ORDER BY j.id DESC LIMIT $10::bigint",
+                       ADMIN_FILTER_PARAMS, values, ret_rows, reterr);
 }
 
 int admin_jobs_count(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
                      struct admin_error *reterr)
 {
-    const char *values[FILTER_PARAMS];
-    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
-    filter_params(filter, values, numbers);
-    return admin_query_number(a, ADMIN_READER, "SELECT count(*)::text FROM outbox.jobs j" JOB_WHERE,
-                              FILTER_PARAMS - 1, values, ret_count, reterr);
+    const char *values[ADMIN_FILTER_PARAMS];
+    char numbers[ADMIN_FILTER_NUMBERS][ADMIN_NUMBER_SIZE];
+    admin_filter_params(filter, values, numbers);
+    return admin_query_number(a, ADMIN_READER,
+                              "SELECT count(*)::text FROM outbox.jobs j" ADMIN_JOB_WHERE,
+                              ADMIN_FILTER_PARAMS - 1, values, ret_count, reterr);
 }
 
 int admin_jobs_estimate(struct admin *a, const struct admin_filter *filter, int64_t *ret_count,
                         bool *ret_is_estimate, struct admin_error *reterr)
 {
-    const char *values[FILTER_PARAMS];
-    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
+    const char *values[ADMIN_FILTER_PARAMS];
+    char numbers[ADMIN_FILTER_NUMBERS][ADMIN_NUMBER_SIZE];
     struct admin_rows *rows = NULL;
-    filter_params(filter, values, numbers);
-    int err =
-        admin_query(a, ADMIN_READER, count_matching_sql, FILTER_PARAMS - 1, values, &rows, reterr);
+    admin_filter_params(filter, values, numbers);
+    int err = admin_query(a, ADMIN_READER, count_matching_sql, ADMIN_FILTER_PARAMS - 1, values,
+                          &rows, reterr);
     if (err != 0)
         return err;
     *ret_count = admin_int(rows, 0, 0, 0);
@@ -282,7 +244,7 @@ int admin_jobs_estimate(struct admin *a, const struct admin_filter *filter, int6
 static int query_id(struct admin *a, const char *sql, int64_t id, struct admin_rows **ret_rows,
                     struct admin_error *reterr)
 {
-    char number[NUMBER_SIZE];
+    char number[ADMIN_NUMBER_SIZE];
     (void)snprintf(number, sizeof number, "%" PRId64, id);
     const char *values[] = {number};
     return admin_query(a, ADMIN_READER, sql, 1, values, ret_rows, reterr);
@@ -328,7 +290,7 @@ int admin_answer(struct admin *a, enum admin_verb verb, const int64_t *ids, size
 {
     ob_assert(count <= ADMIN_IDS_MAX);
     struct buf array;
-    buf_init(&array, ADMIN_IDS_MAX * NUMBER_SIZE);
+    buf_init(&array, ADMIN_IDS_MAX * ADMIN_NUMBER_SIZE);
     buf_putc(&array, '{');
     for (size_t i = 0; i < count; i++)
         buf_printf(&array, "%s%" PRId64, i > 0 ? "," : "", ids[i]);
@@ -365,21 +327,4 @@ int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows
     const char *values[] = {task};
     return admin_query(a, ADMIN_DISPATCHER, "SELECT outbox.resume($1::text)", 1, values, ret_rows,
                        reterr);
-}
-
-int admin_dead_ids(struct admin *a, const struct admin_filter *filter, int64_t after,
-                   struct admin_rows **ret_rows, struct admin_error *reterr)
-{
-    struct admin_filter dead = *filter;
-    const char *values[FILTER_PARAMS];
-    char numbers[FILTER_NUMBERS][NUMBER_SIZE];
-    char number[NUMBER_SIZE];
-    dead.states = "{dead}";
-    filter_params(&dead, values, numbers);
-    (void)snprintf(number, sizeof number, "%" PRId64, after);
-    values[FILTER_PARAMS - 1] = number;
-    return admin_query(a, ADMIN_READER,
-                       "SELECT j.id::text FROM outbox.jobs j" JOB_WHERE
-                       " AND j.id > $10::bigint ORDER BY j.id LIMIT 500",
-                       FILTER_PARAMS, values, ret_rows, reterr);
 }

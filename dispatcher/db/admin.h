@@ -203,11 +203,6 @@ int admin_pause(struct admin *a, const char *task, const char *reason, struct ad
 int admin_resume(struct admin *a, const char *task, struct admin_rows **ret_rows,
                  struct admin_error *reterr) OB_MUST_CHECK;
 
-/* Ids of the filter's dead jobs (whatever its states are) above `after`, ascending, at most
- * ADMIN_IDS_MAX. */
-int admin_dead_ids(struct admin *a, const struct admin_filter *filter, int64_t after,
-                   struct admin_rows **ret_rows, struct admin_error *reterr) OB_MUST_CHECK;
-
 /* What can be purged. */
 enum admin_purge { ADMIN_PURGE_DEAD, ADMIN_PURGE_DONE, ADMIN_PURGE_ATTEMPTS };
 enum { ADMIN_PURGE_BATCH = 1000 };

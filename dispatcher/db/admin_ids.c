@@ -5,61 +5,48 @@
 #include <stdio.h>
 
 #include "db/admin_conn.h"
+#include "db/admin_filter.h"
 
-enum { PARAMS = 10, NUMBER_SIZE = 24 };
+enum { PARAMS = ADMIN_FILTER_PARAMS + 2 };
 
-/* $1 to $9, in the order of params(). The last condition leaves the live jobs alone where none can
- * match. */
 #define IDS_WHERE                                                                                  \
-    " FROM outbox.jobs j WHERE ($1::text[] IS NULL OR j.task = ANY ($1::text[]))"                  \
-    " AND ($2::text[] IS NULL OR j.state = ANY ($2::text[]))"                                      \
-    " AND ($3::text IS NULL OR j.key = $3::text)"                                                  \
-    " AND ($4::text IS NULL OR j.dispatcher = $4::text)"                                           \
-    " AND ($5::bigint IS NULL OR"                                                                  \
-    " j.created_at <= clock_timestamp() - $5::bigint * interval '1 ms')"                           \
-    " AND ($6::text IS NULL OR position(lower($6::text) IN lower(j.reason)) > 0)"                  \
-    " AND ($7::bigint IS NULL OR"                                                                  \
-    " j.finished_at <= clock_timestamp() - $7::bigint * interval '1 ms')"                          \
-    " AND ($8::bigint IS NULL OR"                                                                  \
-    " j.finished_at >= clock_timestamp() - $8::bigint * interval '1 ms')"                          \
-    " AND j.id > coalesce($9::bigint, 0)"
+    " FROM outbox.jobs j" ADMIN_JOB_WHERE                                                          \
+    " AND ($11::text IS NULL OR j.dispatcher = $11::text) AND j.id > $12::bigint"
 
-static void params(const struct admin_filter *f, const char *dispatcher, int64_t after,
-                   const char *values[PARAMS], char numbers[PARAMS][NUMBER_SIZE])
+struct ids_params {
+    const char *values[PARAMS];
+    char numbers[ADMIN_FILTER_NUMBERS][ADMIN_NUMBER_SIZE];
+    char after[ADMIN_NUMBER_SIZE];
+};
+
+static void fill(struct ids_params *p, const struct admin_filter *filter, const char *dispatcher,
+                 int64_t after, int64_t limit)
 {
-    const int64_t n[PARAMS] = {[4] = (int64_t)f->min_age_ms,
-                               [6] = (int64_t)f->ended_for_ms,
-                               [7] = (int64_t)f->ended_within_ms,
-                               [8] = after,
-                               [9] = ADMIN_IDS_MAX};
-    for (int i = 0; i < PARAMS; i++) {
-        (void)snprintf(numbers[i], NUMBER_SIZE, "%" PRId64, n[i]);
-        values[i] = n[i] != 0 ? numbers[i] : NULL;
-    }
-    values[0] = f->tasks;
-    values[1] = f->states;
-    values[2] = f->key;
-    values[3] = dispatcher;
-    values[5] = f->error;
+    struct admin_filter limited = *filter;
+    limited.limit = limit;
+    admin_filter_params(&limited, p->values, p->numbers);
+    (void)snprintf(p->after, sizeof p->after, "%" PRId64, after);
+    p->values[ADMIN_FILTER_PARAMS] = dispatcher;
+    p->values[ADMIN_FILTER_PARAMS + 1] = p->after;
 }
 
 int admin_ids(struct admin *a, const struct admin_filter *filter, const char *dispatcher,
               int64_t after, struct admin_rows **ret_rows, struct admin_error *reterr)
 {
-    const char *values[PARAMS];
-    char numbers[PARAMS][NUMBER_SIZE];
-    params(filter, dispatcher, after, values, numbers);
+    struct ids_params p;
+    fill(&p, filter, dispatcher, after, ADMIN_IDS_MAX);
     return admin_query(a, ADMIN_READER,
                        "SELECT j.id::text" IDS_WHERE " ORDER BY j.id LIMIT $10::bigint", PARAMS,
-                       values, ret_rows, reterr);
+                       p.values, ret_rows, reterr);
 }
 
 int admin_ids_count(struct admin *a, const struct admin_filter *filter, const char *dispatcher,
                     int64_t *ret_count, struct admin_error *reterr)
 {
-    const char *values[PARAMS];
-    char numbers[PARAMS][NUMBER_SIZE];
-    params(filter, dispatcher, 0, values, numbers);
-    return admin_query_number(a, ADMIN_READER, "SELECT count(*)::text" IDS_WHERE, PARAMS - 1,
-                              values, ret_count, reterr);
+    struct ids_params p;
+    fill(&p, filter, dispatcher, 0, 0);
+    return admin_query_number(a, ADMIN_READER,
+                              "SELECT count(*)::text FROM (SELECT" IDS_WHERE
+                              " LIMIT $10::bigint) AS m", /* NULL: all */
+                              PARAMS, p.values, ret_count, reterr);
 }

@@ -4,8 +4,8 @@
 
 #include "db/admin.h"
 
-/* Ids above `after` of the jobs that match, ascending, at most ADMIN_IDS_MAX. Of the filter: tasks,
- * states, key, min_age_ms, error and ended_*; dispatcher: only what runs there, NULL: anywhere. */
+/* Ids above `after` of the jobs that match, ascending, at most ADMIN_IDS_MAX. The filter's
+ * limit does not count; dispatcher: only what runs there, NULL: anywhere. */
 int admin_ids(struct admin *a, const struct admin_filter *filter, const char *dispatcher,
               int64_t after, struct admin_rows **ret_rows,
               struct admin_error *reterr) OB_MUST_CHECK;
