@@ -77,9 +77,8 @@ struct dispatcher {
     bool is_pacing;   /* turn_timer is set for the pace: not needed if slots are free before */
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
-    bool settle_skips_locked;
-    bool is_quiet;   /* USR1: no claims */
-    bool is_serving; /* slots that freed are being given away */
+    bool is_quiet;    /* USR1: no claims */
+    bool is_serving;  /* slots that freed are being given away */
     enum session_lease lease;
     uint64_t due_at_ms;              /* what due_timer is set for; UINT64_MAX: nothing */
     struct lanes_asked *sweep_asked; /* what the slow check under way was told */
@@ -123,6 +122,7 @@ void results_await(struct dispatcher *d);      /* sets a turn for those whose pa
 /* Takes some for a turn: as many as fit; fewer with one that was refused before. The rest has its
  * turn at once. executions has room for RESULTS_PER_TURN. */
 size_t results_take(struct dispatcher *d, struct execution **executions);
+bool results_skip_locked(struct execution *const *executions, size_t n);
 void results_settled(struct dispatcher *d, struct execution *const *executions, size_t n,
                      const struct pg_error *error, const struct store_turned *turned);
 

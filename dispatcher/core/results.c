@@ -39,10 +39,20 @@ void results_await(struct dispatcher *d)
         turn_look_in(d, end - now);
 }
 
+/* Somebody was seen to lock a row that one of them needs: waiting again would hold up the turn. */
+bool results_skip_locked(struct execution *const *executions, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (executions[i]->settle_skips_locked)
+            return true;
+    }
+    return false;
+}
+
 /* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
  * stored), or for reasons that say nothing about the jobs. */
 static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error,
-                            size_t n)
+                            size_t n, bool did_skip_locked)
 {
     enum pg_advice advice = pg_advice(error->sqlstate);
     bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
@@ -50,9 +60,10 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
-    if (advice == PG_RETRY_SOON && !d->settle_skips_locked)
-        return; /* a lock, or a deadlock: the next turn does not wait for rows */
-
+    if (advice == PG_RETRY_SOON && !did_skip_locked) { /* a lock, or a deadlock */
+        e->settle_skips_locked = true;
+        return;
+    }
     bool was_alone = e->settle_group == 1;
     e->settle_group = (n + 1) / 2; /* by halves: each alone would take as many turns */
     if (n > 1)
@@ -72,6 +83,7 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
 {
     if (answer_ == STORE_BUSY) {
         e->state = EXECUTION_FINISHED;
+        e->settle_skips_locked = true;
         e->settle_after_ms = clock_mono_ms() + BUSY_PAUSE_MS;
         list_append(&d->results, &e->result_link);
         return;
@@ -108,26 +120,22 @@ void results_settled(struct dispatcher *d, struct execution *const *executions, 
                      const struct pg_error *error, const struct store_turned *turned)
 {
     static const struct pg_error not_ours = {.err = OB_ECONN};
-    bool is_busy = false;
+    bool did_skip_locked = results_skip_locked(executions, n);
     if (n > 0)
         OB_CRASH_POINT("after_settle");
     for (size_t i = 0; i < n; i++) {
         struct execution *e = executions[i];
         list_remove(&e->result_link);
         if (error != NULL) {
-            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours, n);
+            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours, n,
+                            did_skip_locked);
             continue;
         }
-        is_busy = is_busy || turned->answers[i] == STORE_BUSY;
         recorded(d, e, turned->answers[i]);
     }
     if (error == NULL && turned->made_ready)
         d->look_wanted =
             true; /* a key's next job: our own lock does not make us notify ourselves */
-    if (n > 0 && turned->is_settle_refused)
-        d->settle_skips_locked = pg_advice(error->sqlstate) == PG_RETRY_SOON;
-    else if (error == NULL && n > 0)
-        d->settle_skips_locked = is_busy;
 }
 
 size_t results_take(struct dispatcher *d, struct execution **executions)

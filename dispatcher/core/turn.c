@@ -251,7 +251,7 @@ static void send_turn(struct dispatcher *d, bool with_look)
     }
     const struct store_turn turn = {.results = results,
                                     .results_count = t->count,
-                                    .skip_locked = d->settle_skips_locked,
+                                    .skip_locked = results_skip_locked(t->executions, t->count),
                                     .look = with_look ? &look : NULL};
     bool has_results = t->count > 0;
     d->turn_pending++;

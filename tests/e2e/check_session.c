@@ -411,6 +411,32 @@ START_TEST(locked_job_holds_nobody_up_and_keeps_its_reason)
 }
 END_TEST
 
+/* The turn waits once for a row that somebody locks. From then on it asks without waiting, also
+ * when others were recorded meanwhile. */
+START_TEST(a_locked_row_is_waited_for_once)
+{
+    START("--shell", recording("slow", wait_for_flag("go")), "--shell", recording("quick", ""),
+          "--log-sql");
+    long id = enqueue_one("slow", "{}");
+    ck_assert(wait_until(runs_of(id) == 1, E2E_WAIT_MS));
+    PGconn *human = testdb_connect();
+    pg_exec_ok(human, "BEGIN");
+    pg_exec_ok(human, "SELECT FROM outbox.job FOR UPDATE");
+    flag_raise("go");
+    daemon_expect_log(&d, "sqlstate=55P03", E2E_WAIT_MS);
+    for (int i = 0; i < 30; i++) {
+        long quick = enqueue_one("quick", "{}");
+        ck_assert(wait_until(is_gone(quick), E2E_WAIT_MS));
+    }
+    ck_assert(!is_gone(id));
+    pg_exec_ok(human, "COMMIT");
+    PQfinish(human);
+    ck_assert(wait_until(is_gone(id), E2E_WAIT_MS));
+    ck_assert_uint_eq(daemon_log_count(&d, "statement=outbox.settle outcome=refused"), 1);
+    daemon_stop(&d);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
     Suite *s = suite_create("session");
@@ -431,6 +457,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, restart_does_not_wait_for_a_locked_job);
     tcase_add_test(tc, restart_takes_a_locked_job_back_when_it_is_let_go);
     tcase_add_test(tc, locked_job_holds_nobody_up_and_keeps_its_reason);
+    tcase_add_test(tc, a_locked_row_is_waited_for_once);
     suite_add_tcase(s, tc);
     return s;
 }
