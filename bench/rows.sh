@@ -91,18 +91,12 @@ END
 # The same table and the same draining dispatcher for all but undrained: only the way in differs.
 enqueue_db() { # VARIANT
     new_db bench_enqueue
-    case $1 in
-    plain | undrained)
-        value bench_enqueue 'ALTER TABLE outbox.job DISABLE TRIGGER job_inserted'
-        ;;
-    notify)
-        value bench_enqueue "ALTER TABLE outbox.job DISABLE TRIGGER job_inserted;
-            CREATE FUNCTION notify_row() RETURNS trigger LANGUAGE plpgsql AS
+    if [[ $1 == notify ]]; then
+        value bench_enqueue "CREATE FUNCTION notify_row() RETURNS trigger LANGUAGE plpgsql AS
                 \$\$BEGIN PERFORM pg_notify('outbox', ''); RETURN NULL; END\$\$;
             CREATE TRIGGER notify_row AFTER INSERT ON outbox.job
                 FOR EACH ROW EXECUTE FUNCTION notify_row()"
-        ;;
-    esac
+    fi
 }
 
 enqueue_one() { # ROW VARIANT X CLIENTS MS TEXT_BYTES

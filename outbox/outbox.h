@@ -1106,7 +1106,7 @@ OUTBOX_API int outbox_query_init(struct outbox_query *q, const struct outbox_job
     outbox_priv_add(q, OUTBOX_PRIV_TEXT, job->on_failed_dependency, 0, false);
     outbox_priv_add_number(q, OUTBOX_PRIV_BOOL, job->notify_done, 1, 1);
     if (outbox_priv_is_plain(q, job)) { /* parsing and planning 15 costs as much as the insert */
-        q->sql = "SELECT id, existing FROM outbox.enqueue_plain($1, $2, $3)";
+        q->sql = "SELECT outbox.enqueue_plain($1, $2, $3) AS id, false AS existing";
         q->nparams = 3;
     }
     return OUTBOX_OK;

@@ -231,12 +231,16 @@ CREATE INDEX done_task ON outbox.done (task, finished_at);
 CREATE INDEX done_finished ON outbox.done (finished_at);
 CREATE INDEX done_until ON outbox.done (keep_until) WHERE keep_until IS NOT NULL;
 
--- Limits of tasks; most have none. Read by every transaction that enqueues, so it is kept small.
+-- Limits of tasks; most have none. Once there was one, every transaction that enqueues reads this, so
+-- it is kept small.
 CREATE TABLE outbox.task (
     task      text    NOT NULL PRIMARY KEY,
-    max_ready integer NOT NULL CHECK (max_ready > 0)
+    max_ready integer NOT NULL CHECK (max_ready > 0),
+    number    bigint  NOT NULL GENERATED ALWAYS AS IDENTITY
 );
 COMMENT ON TABLE outbox.task IS 'tasks that have a limit';
+COMMENT ON COLUMN outbox.task.number IS
+    'counts the limits that were ever set; while its sequence is unused, nobody looks here';
 COMMENT ON COLUMN outbox.task.task IS 'task name';
 COMMENT ON COLUMN outbox.task.max_ready IS
     'while so many of its jobs are ready, further ones are refused';

@@ -69,6 +69,9 @@ BEGIN
     VALUES (task, coalesce(priority, 2), 'json', body, headers, due, expires_at, max_attempts,
             created, CASE WHEN due > created THEN NULL ELSE pg_current_xact_id() END)
     RETURNING job.id INTO new_id;
+    IF outbox.is_awaited(task) THEN
+        PERFORM outbox.inserted(ARRAY[task], CASE WHEN (due > created) IS NOT TRUE THEN ARRAY[task] END);
+    END IF;
     RETURN new_id;
 END
 $$;
@@ -119,6 +122,9 @@ BEGIN
     VALUES (task, coalesce(priority, 2), encoding, payload, headers, due, expires_at, max_attempts,
             created, CASE WHEN due > created THEN NULL ELSE pg_current_xact_id() END)
     RETURNING job.id INTO enqueue_bytes.id;
+    IF outbox.is_awaited(task) THEN
+        PERFORM outbox.inserted(ARRAY[task], CASE WHEN (due > created) IS NOT TRUE THEN ARRAY[task] END);
+    END IF;
     existing := false;
 END
 $$;
@@ -127,25 +133,33 @@ COMMENT ON FUNCTION outbox.enqueue_bytes(text, bytea, text, text, text, integer,
     'enqueues a job whose payload is encoded already (json or msgpack), like outbox.enqueue';
 
 -- outbox.enqueue_plain(task, payload, encoding): outbox.enqueue_bytes of a job without options, as
--- <outbox/outbox.h> calls it. That it has no parameters with defaults is its use: the server reads
--- their expressions from the catalog's text, twice, in each call that is not prepared.
--- Returns and errors: as outbox.enqueue_bytes.
-CREATE OR REPLACE FUNCTION outbox.enqueue_plain(
-    task text, payload bytea, encoding text, OUT id bigint, OUT existing boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- <outbox/outbox.h> calls it: in less time than a plain INSERT whose plan the server has to make.
+-- Parameters with defaults have it read their expressions from the catalog's text, twice, in each
+-- call that is not prepared; a row as the result costs as much again; a SET of its own as much as
+-- a statement. So all names here are qualified, operators and types too.
+-- Returns the job's id. Errors: as outbox.enqueue_bytes.
+CREATE OR REPLACE FUNCTION outbox.enqueue_plain(task text, payload bytea, encoding text)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    created constant timestamptz := clock_timestamp();
+    created constant pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    new_id pg_catalog.int8;
 BEGIN
-    IF (task ~ '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$' AND octet_length(payload) <= 16777216
-        AND (encoding = 'msgpack' OR encoding = 'json' AND payload = '{}')) IS NOT TRUE THEN
-        SELECT b.id, b.existing INTO id, existing
-        FROM outbox.enqueue_bytes(task, payload, encoding) b;
-        RETURN;
+    IF (task OPERATOR(pg_catalog.~) '^[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}$'
+        AND pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) 16777216
+        AND (encoding OPERATOR(pg_catalog.=) 'msgpack'
+             OR encoding OPERATOR(pg_catalog.=) 'json' AND payload OPERATOR(pg_catalog.=) '{}'))
+        IS NOT TRUE
+    THEN
+        SELECT b.id INTO new_id FROM outbox.enqueue_bytes(task, payload, encoding) b;
+        RETURN new_id;
     END IF;
     INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
-    VALUES (task, encoding, payload, created, pg_current_xact_id())
-    RETURNING job.id INTO enqueue_plain.id;
-    existing := false;
+    VALUES (task, encoding, payload, created, pg_catalog.pg_current_xact_id())
+    RETURNING job.id INTO new_id;
+    IF outbox.is_awaited(task) THEN
+        PERFORM outbox.inserted(ARRAY[task], ARRAY[task]);
+    END IF;
+    RETURN new_id;
 END
 $$;
 COMMENT ON FUNCTION outbox.enqueue_plain(text, bytea, text) IS
@@ -185,6 +199,9 @@ BEGIN
         END IF;
         INSERT INTO outbox.job (task, encoding, payload, created_at, ready_xid)
         VALUES (TG_ARGV[0], 'json', body, created, pg_current_xact_id());
+        IF outbox.is_awaited(TG_ARGV[0]) THEN
+            PERFORM outbox.inserted(ARRAY[TG_ARGV[0]], ARRAY[TG_ARGV[0]]);
+        END IF;
         RETURN NULL;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
@@ -212,6 +229,9 @@ BEGIN
            OR outbox.check_options(format('trigger %I: ', TG_NAME), TG_ARGV[0],
                   octet_length(b.body), NULL, NULL, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                   NULL, NULL) IS NULL;
+    END IF;
+    IF FOUND AND outbox.is_awaited(TG_ARGV[0]) THEN
+        PERFORM outbox.inserted(ARRAY[TG_ARGV[0]], ARRAY[TG_ARGV[0]]);
     END IF;
     RETURN NULL;
 END

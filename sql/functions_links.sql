@@ -65,6 +65,9 @@ BEGIN
     IF cardinality(parents) > 0 AND NOT existing THEN
         INSERT INTO outbox.dependency AS d (after_id, job_id) SELECT p, put.id FROM unnest(parents) AS p;
     END IF;
+    IF NOT existing AND outbox.is_awaited(task) THEN
+        PERFORM outbox.inserted(ARRAY[task], CASE WHEN NOT is_later AND NOT waits THEN ARRAY[task] END);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.put(text, integer, text, bytea, text, text, timestamptz, timestamptz,

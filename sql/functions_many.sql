@@ -188,11 +188,14 @@ RETURNS TABLE(id bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    ids bigint[];
+    tasks text[];
+    ready text[];
 BEGIN
     PERFORM outbox.lock_keys(ARRAY(
         SELECT outbox.key_bucket(e.job ->> 'task', e.job ->> 'key')
         FROM jsonb_array_elements(jobs) AS e(job) WHERE e.job ? 'key'));
-    RETURN QUERY
     WITH given AS MATERIALIZED (
         SELECT s.*, nextval('outbox.job_id_seq') AS new_id
         FROM (SELECT e.job, e.body, e.job ->> 'task' AS task, e.job ->> 'key' AS key, e.n,
@@ -231,8 +234,13 @@ BEGIN
                CASE WHEN l.key IS NOT NULL THEN l.new_id END, l.waits, l.key IS NOT NULL,
                CASE WHEN NOT l.waits THEN pg_current_xact_id() END
         FROM lined l
-        RETURNING j.id)
-    SELECT m.id FROM made m ORDER BY m.id;
+        RETURNING j.id, j.task, j.ready_xid IS NOT NULL AS is_ready),
+    told AS (SELECT m.task, bool_or(m.is_ready) AS is_ready FROM made m GROUP BY m.task)
+    SELECT ARRAY(SELECT m.id FROM made m ORDER BY m.id), array_agg(t.task),
+           array_agg(t.task) FILTER (WHERE t.is_ready)
+    INTO ids, tasks, ready FROM told t;
+    PERFORM outbox.inserted(tasks, ready);
+    RETURN QUERY SELECT i FROM unnest(ids) AS i;
 END
 $$;
 COMMENT ON FUNCTION outbox.put_lines(jsonb, bytea[], timestamptz) IS
@@ -259,6 +267,9 @@ DECLARE
     job jsonb;
     body bytea;
     n bigint;
+    ids bigint[];
+    tasks text[];
+    ready text[];
 BEGIN
     IF (jsonb_typeof(jobs) = 'array') IS NOT TRUE THEN
         PERFORM outbox.refuse('22023',
@@ -308,7 +319,6 @@ BEGIN
         RETURN QUERY SELECT p.id, false FROM outbox.put_lines(jobs, payloads, created) p;
         RETURN;
     END IF;
-    RETURN QUERY
     WITH made AS (
         INSERT INTO outbox.job AS j (task, priority, encoding, payload, headers, run_at, expires_at,
                                      max_attempts, created_at, ready_xid)
@@ -327,8 +337,13 @@ BEGIN
                           WHEN 'number' THEN make_interval(secs => (e.job ->> 'delay')::float8)
                           ELSE (e.job ->> 'delay')::interval END) AS due) AS d
         ORDER BY e.n
-        RETURNING j.id)
-    SELECT m.id, false FROM made m ORDER BY m.id;
+        RETURNING j.id, j.task, j.ready_xid IS NOT NULL AS is_ready),
+    told AS (SELECT m.task, bool_or(m.is_ready) AS is_ready FROM made m GROUP BY m.task)
+    SELECT ARRAY(SELECT m.id FROM made m ORDER BY m.id), array_agg(t.task),
+           array_agg(t.task) FILTER (WHERE t.is_ready)
+    INTO ids, tasks, ready FROM told t;
+    PERFORM outbox.inserted(tasks, ready);
+    RETURN QUERY SELECT i, false FROM unnest(ids) AS i;
 END
 $$;
 COMMENT ON FUNCTION outbox.enqueue_many(jsonb, bytea[]) IS

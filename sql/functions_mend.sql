@@ -109,8 +109,11 @@ BEGIN
                r.priority, r.logged, r.task, r.encoding, r.key, r.unique_key, r.headers, r.payload,
                r.repeat_every, r.notify_done, l.place, l.waits,
                r.key IS NOT NULL OR r.repeat_every IS NOT NULL OR r.notify_done IS TRUE
-        FROM risen r CROSS JOIN line l;
+        FROM risen r CROSS JOIN line l
+        RETURNING job.* INTO live;
         IF FOUND THEN
+            PERFORM outbox.inserted(ARRAY[live.task],
+                                    CASE WHEN NOT live.waiting THEN ARRAY[live.task] END);
             RETURN 'retried';
         END IF;
     EXCEPTION WHEN unique_violation THEN

@@ -5,20 +5,15 @@
 -- a row of the task ready tries that lock exclusively: it fails when somebody sleeps, and only then
 -- is NOTIFY outbox sent. Lock key: (1869968482, hashtext(task)); 1869968482 is 'outb'.
 
--- outbox.sleeps(task): whether somebody sleeps who handles the task. Internal.
+-- outbox.sleeps(task): whether somebody sleeps who handles the task; or another producer tries the
+-- lock at this moment. Internal.
 -- Trying and releasing the lock is one expression, because between two statements a cancelled
--- producer would keep it; a second try makes the other producers' tries cost no NOTIFY.
--- No SECURITY DEFINER and no SET, so that it is inlined where it is called: all names are
--- qualified.
+-- producer would keep it. No SECURITY DEFINER and no SET, so that it is inlined where it is called:
+-- all names are qualified, operators too.
 CREATE OR REPLACE FUNCTION outbox.sleeps(task text) RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT CASE
-        WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
-                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))
-                  ELSE false END THEN false
-        WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
-                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))
-                  ELSE false END THEN false
-        ELSE true END
+    SELECT CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))
+                THEN NOT pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))
+                ELSE true END
 $$;
 COMMENT ON FUNCTION outbox.sleeps(text) IS
     'internal: whether a dispatcher sleeps that handles the task';
@@ -28,12 +23,12 @@ COMMENT ON FUNCTION outbox.sleeps(text) IS
 --   tasks    names, each once; NULL or empty: nothing happens
 --   by_hand  false: the setting outbox.notify = off is obeyed
 -- Internal: called by every function that makes rows ready by an update, after the rows have their
--- transaction id.
+-- transaction id. It asks twice: so other producers, who try the same lock, cost no NOTIFY.
 CREATE OR REPLACE FUNCTION outbox.wake_tasks(tasks text[], by_hand boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF by_hand OR outbox.may_notify() THEN
-        PERFORM pg_notify('outbox', '') FROM unnest(tasks) AS t WHERE outbox.sleeps(t) LIMIT 1;
+        PERFORM pg_notify('outbox', '') FROM unnest(tasks) AS t WHERE outbox.sleeps(t) AND outbox.sleeps(t) LIMIT 1;
     END IF;
 END
 $$;
@@ -43,45 +38,44 @@ COMMENT ON FUNCTION outbox.wake_tasks(text[], boolean) IS
 -- outbox.may_notify(): false where outbox.notify is off. Internal, and inlined likewise.
 CREATE OR REPLACE FUNCTION outbox.may_notify() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT coalesce(pg_catalog.lower(pg_catalog.current_setting('outbox.notify', true))
-                    NOT IN ('off', 'false', 'no', '0'), true)
+                    OPERATOR(pg_catalog.<>) ALL ('{off,false,no,0}'::pg_catalog.text[]), true)
 $$;
 COMMENT ON FUNCTION outbox.may_notify() IS 'internal: false where outbox.notify is off';
 
--- outbox.job_inserted(): the statement trigger of outbox.job: limits (functions_limit.sql), and waking. Rows for later wake too: who sleeps
--- must know when the next one is due. Internal. It runs as the owner, inside the functions that
--- enqueue; without a SET of its own, as it is part of the cost of every job: all names are
--- qualified.
-CREATE OR REPLACE FUNCTION outbox.job_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
+-- outbox.has_limits(): whether any task has, or had, a limit (functions_limit.sql). The sequence of
+-- their numbers tells, without a query. Internal, and inlined likewise.
+CREATE OR REPLACE FUNCTION outbox.has_limits() RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT pg_catalog.pg_sequence_last_value('outbox.task_number_seq'::pg_catalog.regclass)
+           IS NOT NULL
+$$;
+COMMENT ON FUNCTION outbox.has_limits() IS 'internal: whether any task has a limit';
+
+-- outbox.is_awaited(task): whether somebody may have to hear of a new job of the task; then
+-- outbox.inserted is called. Internal, and inlined likewise: after the row was inserted, it is all
+-- that waking costs a job while nobody sleeps.
+CREATE OR REPLACE FUNCTION outbox.is_awaited(task text) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT outbox.has_limits() OR outbox.may_notify() AND outbox.sleeps(task)
+$$;
+COMMENT ON FUNCTION outbox.is_awaited(text) IS
+    'internal: whether somebody has to hear of a new job of the task';
+
+-- outbox.inserted(tasks, ready): rows of these tasks were inserted, among them some that are ready of
+-- the tasks in `ready`: limits, and waking. For rows for later too: who sleeps must know when the
+-- next one is due. Internal: called by every function that inserts rows, after they have their
+-- transaction id.
+CREATE OR REPLACE FUNCTION outbox.inserted(tasks text[], ready text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- The size of the table: no query for those who have never set a limit.
-    IF pg_catalog.pg_relation_size('outbox.task'::pg_catalog.regclass) > 0 THEN
+    IF outbox.has_limits() THEN
         PERFORM outbox.check_ready(l.tasks)
-        FROM (SELECT pg_catalog.array_agg(t.task) AS tasks FROM outbox.task t
-              WHERE t.task IN (SELECT n.task FROM new_rows n WHERE n.ready_xid IS NOT NULL)) AS l
+        FROM (SELECT array_agg(t.task) AS tasks FROM outbox.task t WHERE t.task = ANY (ready)) AS l
         WHERE l.tasks IS NOT NULL;
     END IF;
-    IF outbox.may_notify() THEN
-        PERFORM pg_catalog.pg_notify('outbox', '')
-        FROM (SELECT DISTINCT n.task FROM new_rows n) AS t WHERE outbox.sleeps(t.task) LIMIT 1;
-    END IF;
-    RETURN NULL;
+    PERFORM outbox.wake_tasks(tasks, false);
 END
 $$;
-COMMENT ON FUNCTION outbox.job_inserted() IS
-    'trigger of outbox.job: wakes sleeping dispatchers for the tasks of rows inserted';
-
--- Made once: replacing a trigger would lock the table against producers at each upgrade.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger
-                   WHERE tgrelid = 'outbox.job'::pg_catalog.regclass
-                   AND tgname = 'job_inserted') THEN
-        CREATE TRIGGER job_inserted AFTER INSERT ON outbox.job
-            REFERENCING NEW TABLE AS new_rows
-            FOR EACH STATEMENT EXECUTE FUNCTION outbox.job_inserted();
-    END IF;
-END
-$$;
+COMMENT ON FUNCTION outbox.inserted(text[], text[]) IS
+    'internal: checks limits and wakes sleeping dispatchers after rows of these tasks were inserted';
 
 -- outbox.wake(task): wakes by hand the dispatchers that sleep and handle the task, whatever
 -- outbox.notify says. For jobs committed where NOTIFY is forbidden (PREPARE TRANSACTION) or was

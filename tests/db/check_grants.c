@@ -90,6 +90,63 @@ START_TEST(a_producer_enqueues_and_wakes)
 }
 END_TEST
 
+/* Whoever may call a function that runs as the owner may also say where names are looked up. */
+static const char a_search_path_of_traps[] =
+    "CREATE SCHEMA traps; GRANT USAGE ON SCHEMA traps TO producer;"
+    "CREATE FUNCTION traps.spring() RETURNS boolean LANGUAGE plpgsql AS"
+    " $$BEGIN RAISE 'a trap, sprung as %', current_user; END$$;"
+    "DO $do$ DECLARE t text; o text; BEGIN"
+    " FOREACH t IN ARRAY '{text,bytea,integer,bigint,boolean,timestamptz,xid8,regclass}'::text[] "
+    "LOOP"
+    "  EXECUTE format('CREATE FUNCTION traps.spring(%1$s, %1$s) RETURNS boolean LANGUAGE sql AS"
+    "   $$SELECT traps.spring()$$', t);"
+    "  FOREACH o IN ARRAY '{=,<>,<,>,<=,>=,~,||,+,-}'::text[] LOOP"
+    "   EXECUTE format('CREATE OPERATOR traps.%s (LEFTARG = %s, RIGHTARG = %2$s,"
+    "    FUNCTION = traps.spring)', o, t);"
+    "  END LOOP;"
+    " END LOOP;"
+    " FOREACH t IN ARRAY ARRAY['clock_timestamp()', 'octet_length(bytea)', 'hashtext(text)',"
+    "  'lower(text)', 'current_setting(text, boolean)', 'pg_current_xact_id()',"
+    "  'pg_try_advisory_lock(integer, integer)', 'pg_advisory_unlock(integer, integer)',"
+    "  'pg_sequence_last_value(regclass)', 'pg_notify(text, text)', 'unnest(anyarray)'] LOOP"
+    "  EXECUTE format('CREATE FUNCTION traps.%s RETURNS boolean LANGUAGE sql AS"
+    "   $$SELECT traps.spring()$$', t);"
+    " END LOOP;"
+    " FOREACH t IN ARRAY '{text,int8,bigint,int4,timestamptz,jsonb,bytea,regclass}'::text[] LOOP"
+    "  EXECUTE format('CREATE DOMAIN traps.%I AS pg_catalog.text CHECK (traps.spring())', t);"
+    " END LOOP; END $do$";
+
+START_TEST(a_callers_search_path_decides_nothing)
+{
+    static const char *const calls[] = {
+        "SELECT outbox.enqueue_plain('a', '{}', 'json')",
+        "SELECT outbox.enqueue_plain('a', '\\x01', 'msgpack')",
+        "SELECT outbox.enqueue_plain('a', '1', 'json')",
+        "SELECT outbox.enqueue_bytes('a', '1', 'json', key => 'k')",
+        "SELECT outbox.enqueue('a', '{}', unique_key => 'u', delay => '1s')",
+        "SELECT outbox.enqueue_many('[{\"task\": \"a\"}, {\"task\": \"a\", \"key\": \"k\"}]')",
+        "SELECT outbox.wake('a')",
+        "SELECT outbox.level()",
+        "SELECT outbox.states('{1}')",
+    };
+    grant(GRANT_PRODUCER, "producer");
+    testdb_exec(a_search_path_of_traps);
+    PGconn *sleeper = testdb_connect();
+    for (size_t i = 0; i < 2 * (sizeof calls / sizeof calls[0]); i++) {
+        PGconn *conn = testdb_connect_as("producer"); /* with nothing parsed yet */
+        pg_exec_ok(conn, "SET search_path = traps, pg_catalog");
+        pg_exec_fails(conn, "SELECT 1 = 1", "P0001", "sprung as producer");
+        pg_exec_ok(conn, calls[i / 2]);
+        PQfinish(conn);
+        if (i % 2 == 0)
+            pg_exec_ok(sleeper, "SELECT outbox.watch('{a}')");
+        else
+            pg_exec_ok(sleeper, "SELECT outbox.unwatch('{a}')");
+    }
+    PQfinish(sleeper);
+}
+END_TEST
+
 START_TEST(a_dispatcher_does_all_that_the_daemon_does)
 {
     grant(GRANT_DISPATCHER, "dispatcher");
@@ -248,6 +305,7 @@ Suite *test_suite(void)
     TCase *tc = sql_case(suite, "grants");
     tcase_add_test(tc, a_stranger_may_do_nothing);
     tcase_add_test(tc, a_producer_enqueues_and_wakes);
+    tcase_add_test(tc, a_callers_search_path_decides_nothing);
     tcase_add_test(tc, a_dispatcher_does_all_that_the_daemon_does);
     tcase_add_test(tc, ending_a_stranger_s_session_is_a_warning);
     tcase_add_test(tc, a_reader_looks_and_sees_no_payload);

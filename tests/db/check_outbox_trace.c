@@ -91,7 +91,7 @@ START_TEST(job_without_options_has_three_parameters)
     job.priority = 2; /* the default */
     ck_assert_int_eq(outbox_enqueue(conn, &job, NULL, &err), OUTBOX_OK);
     expect_trace(
-        "F\t77\tParse\t \"\" \"SELECT id, existing FROM outbox.enqueue_plain($1, $2, $3)\" "
+        "F\t84\tParse\t \"\" \"SELECT outbox.enqueue_plain($1, $2, $3) AS id, false AS existing\" "
         "3 NNNN NNNN NNNN\n"
         "F\t39\tBind\t \"\" \"\" 3 0 1 0 3 1 't' 2 '{}' 4 'json' 1 0\n" ASKS_AND_WAITS);
 }

@@ -9,12 +9,8 @@
 
 enum { STORM_PRODUCERS = 4, STORM_CANCELS = 400 };
 
-static const char FIRST_TRY[] = "    SELECT CASE\n        WHEN CASE";
-static const char SECOND_TRY[] =
-    "WHEN CASE WHEN pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task))\n"
-    "                  THEN pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task))\n"
-    "                  ELSE false END THEN false\n"
-    "        ELSE true";
+static const char ONE_TRY[] = "    SELECT CASE WHEN pg_catalog.pg_try";
+static const char TWO_TRIES[] = "outbox.sleeps(t) AND outbox.sleeps(t)";
 
 static long task_locks(void)
 {
@@ -67,13 +63,13 @@ START_TEST(cancelled_producer_leaves_no_lock)
 {
     gates_make();
     if (IS_OFF) {
-        sql_replace("sleeps", FIRST_TRY,
+        sql_replace("sleeps", ONE_TRY,
                     "SELECT pg_catalog.pg_try_advisory_lock(1869968482, pg_catalog.hashtext(task));"
                     " SELECT public.gate(1);"
                     " SELECT pg_catalog.pg_advisory_unlock(1869968482, pg_catalog.hashtext(task));"
-                    " SELECT CASE\n        WHEN CASE");
+                    " SELECT CASE WHEN pg_catalog.pg_try");
     } else {
-        sql_replace("sleeps", FIRST_TRY, "SELECT public.gate(1); SELECT CASE\n        WHEN CASE");
+        sql_replace("sleeps", ONE_TRY, "SELECT public.gate(1); SELECT CASE WHEN pg_catalog.pg_try");
     }
     PGconn *producer = testdb_connect();
     PGconn *gate = gate_close(1);
@@ -132,11 +128,10 @@ END_TEST
  * as nobody sleeps. */
 START_TEST(second_producer_tries_again_before_it_notifies)
 {
-    char between[512];
     gates_make();
-    (void)snprintf(between, sizeof between, "WHEN NOT public.gate(1) THEN NULL %s",
-                   IS_OFF ? "ELSE true" : SECOND_TRY);
-    sql_replace("sleeps", SECOND_TRY, between);
+    sql_replace("wake_tasks", TWO_TRIES,
+                IS_OFF ? "public.gate(1)"
+                       : "CASE WHEN public.gate(1) THEN outbox.sleeps(t) AND outbox.sleeps(t) END");
     PGconn *listener = testdb_connect();
     pg_exec_ok(listener, "LISTEN outbox");
     PGconn *first = testdb_connect();

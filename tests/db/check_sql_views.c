@@ -140,12 +140,14 @@ START_TEST(every_function_pins_its_search_path)
             "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace"
             " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
             " ORDER BY 1",
-            "job_inserted;key_bucket;may_notify;sleeps"); /* which say where every name is from */
+            "enqueue_plain;has_limits;is_awaited;key_bucket;may_notify;sleeps"); /* which say where
+                                                                                    every name is
+                                                                                    from */
     ck_rows(
         conn,
         "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND NOT prosecdef"
         " ORDER BY 1",
-        "job_inserted;key_bucket;may_notify;sleeps;terminate");
+        "has_limits;is_awaited;key_bucket;may_notify;sleeps;terminate");
     /* One name, one function: an overload would make today's calls ambiguous. */
     ck_rows(conn,
             "SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace GROUP BY 1 "
