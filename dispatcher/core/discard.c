@@ -14,25 +14,23 @@ struct discard {
     bool closing;
 };
 
-/* Finishes what waited when the turn began; what on_done starts meanwhile waits for the next turn.
+/* What on_done starts meanwhile too: jobs that were claimed ahead, not more than one claim brings.
  */
 static void on_idle(uv_idle_t *idle)
 {
     struct discard *d = idle->data;
     ob_assert(!d->closing);
-    struct run *run = d->first;
-    d->first = NULL;
-    d->last = NULL;
-    while (run != NULL) {
-        struct run *next = run->executor_data == d ? NULL : run->executor_data;
+    while (d->first != NULL) {
+        struct run *run = d->first;
         struct outcome outcome;
+        d->first = run->executor_data == d ? NULL : run->executor_data;
+        if (d->first == NULL)
+            d->last = NULL;
         outcome_init(&outcome);
         outcome.kind = OUTCOME_DONE;
         run_finish(run, &outcome);
-        run = next;
     }
-    if (d->first == NULL)
-        (void)uv_idle_stop(idle);
+    (void)uv_idle_stop(idle);
 }
 
 static int start(struct executor *ex, struct run *run, struct outcome *ret_outcome)

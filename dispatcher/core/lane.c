@@ -12,8 +12,10 @@ enum {
     PAUSE_FIRST_MS = 1000,
     PAUSE_MAX_MS = 300000,
     SPAWN_PAUSE_MS = 1000,
-    AHEAD_US = 50000,             /* work for so long is claimed ahead, */
-    AHEAD_BYTES = 4 * 1024 * 1024 /* at most so much payload */
+    AHEAD_US = 50000,              /* work for so long is claimed ahead, */
+    AHEAD_MAX = 1000,              /* at most so many jobs of all tasks, */
+    AHEAD_BYTES = 4 * 1024 * 1024, /* and so much payload */
+    WHOLE = 1000000
 };
 
 bool task_is_process(const struct task_config *t)
@@ -110,6 +112,7 @@ void lanes_forget(struct lanes *l)
     l->walk_xid = 0;
     l->walk_id = 0;
     l->walk_pause = 0;
+    l->walk_backoff = 0;
 }
 
 /* What the executor leaves of n slots; 0: until when. */
@@ -309,8 +312,8 @@ static unsigned plan_ahead(const struct run_times *t, unsigned slots, uint64_t n
     if (t->run_us == 0 || now_us - t->ended_us > AHEAD_US)
         return 0;
     uint64_t n = (uint64_t)slots * AHEAD_US / t->run_us;
-    uint64_t most = t->bytes > 0 ? AHEAD_BYTES / t->bytes : SLOTS_PER_CLAIM_MAX;
-    most = most < SLOTS_PER_CLAIM_MAX ? most : SLOTS_PER_CLAIM_MAX;
+    uint64_t most = t->bytes > 0 ? AHEAD_BYTES / t->bytes : AHEAD_MAX;
+    most = most < AHEAD_MAX ? most : AHEAD_MAX;
     return (unsigned)(n < most ? n : most);
 }
 
@@ -319,7 +322,7 @@ static unsigned plan_ahead(const struct run_times *t, unsigned slots, uint64_t n
 static unsigned plan_lane(const struct lanes *l, const struct lane *lane, uint64_t now_us)
 {
     const struct task_config *task = lane->config;
-    if (l->suspects > 0 || task == NULL || task->kind == HANDLER_DISCARD ||
+    if (l->suspects > 0 || task == NULL ||
         task->max_attempts == 1) /* it is not to lose that one before it has begun */
         return 0;
     unsigned own = plan_ahead(&lane->times, task->concurrency, now_us);
@@ -330,12 +333,25 @@ static unsigned plan_lane(const struct lanes *l, const struct lane *lane, uint64
     return (unsigned)((uint64_t)l->process_ahead * slots / all);
 }
 
+/* How much of what may be claimed ahead is this lane's, of a WHOLE. */
+static uint64_t part_of(const struct lane *lane)
+{
+    uint64_t of_jobs = (uint64_t)lane->ahead * WHOLE / AHEAD_MAX;
+    uint64_t of_bytes = lane->ahead * lane->times.bytes * WHOLE / AHEAD_BYTES;
+    return of_jobs > of_bytes ? of_jobs : of_bytes;
+}
+
 void lanes_plan_ahead(struct lanes *l, uint64_t now_us)
 {
+    uint64_t sum = 0;
     l->process_ahead =
         l->suspects > 0 ? 0 : plan_ahead(&l->process_times, l->config->concurrency, now_us);
-    for (size_t i = 0; i < l->count; i++)
+    for (size_t i = 0; i < l->count; i++) {
         l->items[i]->ahead = plan_lane(l, l->items[i], now_us);
+        sum += part_of(l->items[i]);
+    }
+    for (size_t i = 0; i < l->count && sum > WHOLE; i++)
+        l->items[i]->ahead = (unsigned)(l->items[i]->ahead * (uint64_t)WHOLE / sum);
 }
 
 uint64_t lanes_note_outcome(struct lanes *l, struct lane *lane, const struct outcome *o,

@@ -60,7 +60,8 @@ struct lanes {
     size_t count;
     uint64_t walk_xid; /* where the last walk of many lanes began */
     int64_t walk_id;
-    unsigned walk_pause;      /* looks until the next such walk: the last one found little */
+    unsigned walk_pause;      /* looks until the next such walk: the last ones found little */
+    unsigned walk_backoff;    /* the pause after the last one */
     unsigned process_running; /* as lane.running, of all commands */
     unsigned process_waiting;
     unsigned process_ahead;

@@ -10,7 +10,7 @@ enum {
     LANES_PER_LOOK = 64,  /* at least so many are walked, if so many are open */
     TOGETHER_MIN = 8,     /* fewer lanes are walked one by one */
     TOGETHER_ROWS = 1000, /* read at most by one walk of the stream */
-    TOGETHER_PAUSE = 16   /* looks without one, after one that found little */
+    TOGETHER_PAUSE = 16   /* looks without one at most, after some that found little */
 };
 
 /* ---- asking ---- */
@@ -252,8 +252,16 @@ static void learn_walk(const struct lanes_asked *a, const struct seen *seen)
     }
     if (end == NULL)
         return;
-    if (end->lane * 2 < a->walk_rows)
-        l->walk_pause = TOGETHER_PAUSE; /* what lies there is mostly of other lanes */
+    if (end->lane * 2 >= a->walk_rows) {
+        l->walk_backoff = 0;
+        return;
+    }
+    /* What lies there is mostly of other lanes. Not for long at first: lanes that are walked alone
+     * get out of step. */
+    l->walk_backoff = l->walk_backoff == 0 ? 1 : l->walk_backoff * 2;
+    if (l->walk_backoff > TOGETHER_PAUSE)
+        l->walk_backoff = TOGETHER_PAUSE;
+    l->walk_pause = l->walk_backoff;
 }
 
 static bool learn_left(const struct lanes_asked *a, const struct seen_row *row)
