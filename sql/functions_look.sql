@@ -229,8 +229,10 @@ BEGIN
     running := ARRAY(SELECT pg_snapshot_xip(snapshot));
     xmax := pg_snapshot_xmax(snapshot);
 
-    -- The cut: below the oldest running transaction that is not to become pending.
-    cut := greatest(older::text::bigint, xmax::text::bigint - 1000, 1)::text::xid8;
+    -- The cut: below the oldest running transaction that is not to become pending. At first all are:
+    -- else the position would go through what is known as the lanes' backlogs.
+    cut := greatest(CASE WHEN pos_xid IS NULL THEN xmax::text::bigint ELSE older::text::bigint END,
+                    xmax::text::bigint - 1000, 1)::text::xid8;
     IF is_full AND last_xid > cut THEN
         cut := last_xid; -- more rows than one look reads lie above: go on with them all the same
     END IF;
@@ -379,6 +381,7 @@ BEGIN
 
     -- Then those that are walked together.
     IF walk_rows > 0 THEN
+        PERFORM set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true);
         SELECT CASE WHEN count(*) >= walk_rows
                     THEN jsonb_build_array(jsonb_build_array(
                              count(*) FILTER (WHERE r.nth <= r.slots),
@@ -394,16 +397,17 @@ BEGIN
                array_agg(r.id) FILTER (WHERE r.nth = r.slots + 1)
         INTO walked, s_tids, s_ids, s_xids, s_tasks, s_priorities, n_lanes, n_xids, n_ids
         FROM (SELECT q.*, k.n, k.slots,
-                     row_number() OVER (PARTITION BY k.slots > 0, k.n ORDER BY q.ready_xid, q.id) AS nth
+                     row_number() OVER (PARTITION BY k.n ORDER BY q.ready_xid, q.id) AS nth
               FROM (SELECT j.ctid, j.id, j.ready_xid, j.task, j.priority FROM outbox.job j
                     WHERE (j.ready_xid, j.id) >= (walk_xid, walk_id)
                       AND j.ready_xid IS NOT NULL AND j.owner IS NULL
                     ORDER BY j.ready_xid, j.id
                     LIMIT walk_rows) AS q
-              CROSS JOIN LATERAL (SELECT width_bucket(q.task COLLATE "C", tasks) AS n OFFSET 0) AS b
-              CROSS JOIN LATERAL (
-                  SELECT b.n, CASE WHEN tasks[b.n] = q.task AND q.priority = walk_priority
-                                   THEN nullif(walk_slots[b.n], 0) END AS slots OFFSET 0) AS k) AS r;
+              LEFT JOIN (SELECT t.task, t.n::integer AS n, t.slots
+                         FROM unnest(tasks, walk_slots) WITH ORDINALITY AS t(task, slots, n)
+                         WHERE t.slots > 0) AS k
+                  ON k.task = q.task AND q.priority = walk_priority) AS r;
+        PERFORM set_config('enable_hashjoin', 'off', true), set_config('enable_nestloop', 'on', true);
         c_tids := c_tids || s_tids;
         c_ids := c_ids || s_ids;
         c_xids := c_xids || s_xids;

@@ -427,7 +427,8 @@ CREATE OR REPLACE FUNCTION outbox.log_attempts(
     owner bigint, ids bigint[], fates jsonb[], claimed_ids bigint[], attempts integer[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_nestloop = off SET enable_hashjoin = on
+SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     INSERT INTO outbox.attempt (job_id, attempt, started_at, duration_ms, outcome, reason,

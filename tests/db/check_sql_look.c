@@ -264,6 +264,26 @@ START_TEST(first_look_finds_what_was_there)
 }
 END_TEST
 
+/* What was there is the backlogs'; the position need not go through it, whoever still runs. */
+START_TEST(first_look_has_running_transactions_pending)
+{
+    uint64_t xid = begin_writing(other);
+    exec(other, "SELECT outbox.enqueue('a')");
+    enqueue(conn, "a,b");
+    look(conn, &(struct look){.position = "NULL, NULL"});
+    ck_assert_str_eq(saw.ids, "");
+    ck_assert_str_eq(said("pending"), xid_text(xid));
+    ck_assert_uint_gt(saw.seen->position_xid, xid);
+    const char *list = text("'{%s}', '{0}'", xid_text(xid));
+    look(conn, &(struct look){.position = here(), .pending = list});
+    ck_assert_str_eq(saw.ids, ""); /* 2 and 3 are not read again */
+    exec(other, "COMMIT");
+    look(conn, &(struct look){.position = here(), .pending = list});
+    ck_assert_str_eq(saw.ids, "1");
+    ck_assert_str_eq(said("ended"), xid_text(xid));
+}
+END_TEST
+
 /* Ids and transactions are handed out before commits: whoever still runs may put rows there. */
 START_TEST(position_stays_below_running_transactions)
 {
@@ -839,6 +859,7 @@ Suite *test_suite(void)
     tcase_add_test(tc, position_is_behind_all_that_was_read);
     tcase_add_test(tc, no_position_means_from_now_on);
     tcase_add_test(tc, first_look_finds_what_was_there);
+    tcase_add_test(tc, first_look_has_running_transactions_pending);
     tcase_add_test(tc, position_stays_below_running_transactions);
     tcase_add_test(tc, position_stays_below_our_own_transaction);
     tcase_add_test(tc, position_is_not_taken_from_a_row_of_the_future);
