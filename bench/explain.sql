@@ -22,7 +22,7 @@ SELECT count(*) FROM outbox.look(1, 1, '{bench1,bench2}', '{50,50}', '{f,f}', 0,
 
 DO $$ BEGIN RAISE NOTICE '==== look: the backlog of one lane, 100 slots'; END $$;
 SELECT count(*) FROM outbox.look(1, 1001, '{bench1,bench2}', '{100,0}', '{f,f}', 0, NULL, NULL, '0', '{}', '{}',
-    '{1}', '{0}', '{0}', '{100}', '{}', '2100-01-01', NULL, NULL, 100);
+    '{5}', '{0}', '{0}', '{100}', '{}', '2100-01-01', NULL, NULL, 100);
 
 DO $$ BEGIN RAISE NOTICE '==== look: lanes walked together, 100 slots'; END $$;
 SELECT count(*) FROM outbox.look(1, 2001, '{bench1,bench2}', '{50,50}', '{f,f}', 0, NULL, NULL, '0', '{}', '{}',
@@ -41,12 +41,13 @@ SELECT count(*) FROM outbox.settle(1,
     ARRAY(SELECT claim FROM outbox.job WHERE owner = 1 AND claim BETWEEN 1 AND 100 ORDER BY claim),
     NULL, false, true);
 
-DO $$ BEGIN RAISE NOTICE '==== settle: 100, every other one to be tried again'; END $$;
+DO $$ BEGIN RAISE NOTICE '==== settle: 100, a third to be tried again, a third dead'; END $$;
 SELECT count(*) FROM outbox.settle(1,
     ARRAY(SELECT id FROM outbox.job WHERE owner = 1 AND claim BETWEEN 1001 AND 1100 ORDER BY claim),
     ARRAY(SELECT claim FROM outbox.job WHERE owner = 1 AND claim BETWEEN 1001 AND 1100 ORDER BY claim),
-    (SELECT jsonb_agg(CASE WHEN claim % 2 = 1
-                      THEN '{"outcome": "retry", "reason": "exit 1", "delay_ms": 5000}'::jsonb
+    (SELECT jsonb_agg(CASE claim % 3
+                      WHEN 0 THEN '{"outcome": "retry", "reason": "exit 1", "delay_ms": 5000}'::jsonb
+                      WHEN 1 THEN '{"outcome": "dead", "reason": "exit 65"}'::jsonb
                       ELSE 'null'::jsonb END ORDER BY claim)
      FROM outbox.job WHERE owner = 1 AND claim BETWEEN 1001 AND 1100), true, true);
 
