@@ -147,8 +147,8 @@ RETURNS TABLE(id bigint, claim bigint, task text, priority smallint, attempt int
               expired boolean, state jsonb)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_indexscan = on SET enable_bitmapscan = off SET enable_sort = off
-SET enable_hashjoin = off SET enable_mergejoin = off SET enable_memoize = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_memoize = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     now_at constant timestamptz := clock_timestamp();
     next_due timestamptz;
