@@ -74,6 +74,8 @@ struct dispatcher {
     unsigned
         turn_pending; /* answers that the turn under way still waits for; 0: none is under way */
     uint64_t turn_ms; /* when the newest one began */
+    bool turn_skips_locked;     /* it does not wait for locked rows */
+    uint64_t locks_expected_ms; /* until then none does */
     bool is_pacing;   /* turn_timer is set for the pace: not needed if slots are free before */
     bool look_wanted; /* somebody enqueued, or it is time */
     bool poll_wanted; /* a look even without a slot */
@@ -122,7 +124,7 @@ void results_await(struct dispatcher *d);      /* sets a turn for those whose pa
 /* Takes some for a turn: as many as fit; fewer with one that was refused before. The rest has its
  * turn at once. executions has room for RESULTS_PER_TURN. */
 size_t results_take(struct dispatcher *d, struct execution **executions);
-bool results_skip_locked(struct execution *const *executions, size_t n);
+bool results_skip_locked(const struct dispatcher *d);
 void results_settled(struct dispatcher *d, struct execution *const *executions, size_t n,
                      const struct pg_error *error, const struct store_turned *turned);
 

@@ -47,7 +47,6 @@ struct execution {
     bool is_requeued;         /* ... for the end of this run: unless it is done, it is given back */
     size_t settle_group;      /* the server refused a batch with it: at most so many. 0: any */
     uint64_t settle_after_ms; /* it was refused alone: not before (clock_mono_ms) */
-    bool settle_skips_locked; /* somebody locks a row that it needs, or did */
     unsigned refusals;
 };
 

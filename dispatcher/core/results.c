@@ -10,8 +10,9 @@
 enum {
     OUTPUT_BYTES_PER_TURN = 8 * 1024 * 1024, /* of children, or the first result's if it has more */
     REFUSALS_MAX = 3,
-    BUSY_PAUSE_MS = 50,    /* of a result whose row somebody locks: asking again waits for nobody */
-    REFUSED_PAUSE_MS = 200 /* of one that was refused alone: each try holds up the turn */
+    BUSY_PAUSE_MS = 50, /* of a result whose row somebody locks: asking again waits for nobody */
+    LOCKS_EXPECTED_MS = 1000, /* after a lock was met: others are likely */
+    REFUSED_PAUSE_MS = 200    /* of one that was refused alone: each try holds up the turn */
 };
 
 #define result_of(node) list_entry(node, struct execution, result_link)
@@ -39,20 +40,22 @@ void results_await(struct dispatcher *d)
         turn_look_in(d, end - now);
 }
 
-/* Somebody was seen to lock a row that one of them needs: waiting again would hold up the turn. */
-bool results_skip_locked(struct execution *const *executions, size_t n)
+/* Somebody was seen to lock rows, or a row that is asked for again and again: waiting for the next
+ * one would hold up the turn as long. */
+bool results_skip_locked(const struct dispatcher *d)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (executions[i]->settle_skips_locked)
-            return true;
-    }
-    return false;
+    return clock_mono_ms() < d->locks_expected_ms;
+}
+
+static void expect_locks(struct dispatcher *d)
+{
+    d->locks_expected_ms = clock_mono_ms() + LOCKS_EXPECTED_MS;
 }
 
 /* A statement is refused because of one job in it (somebody locks its row, or its text cannot be
  * stored), or for reasons that say nothing about the jobs. */
 static void back_to_results(struct dispatcher *d, struct execution *e, const struct pg_error *error,
-                            size_t n, bool did_skip_locked)
+                            size_t n)
 {
     enum pg_advice advice = pg_advice(error->sqlstate);
     bool is_refused = error->err != OB_ECONN && (advice == PG_GO_ON || advice == PG_RETRY_SOON);
@@ -60,10 +63,8 @@ static void back_to_results(struct dispatcher *d, struct execution *e, const str
     list_append(&d->results, &e->result_link);
     if (!is_refused)
         return;
-    if (advice == PG_RETRY_SOON && !did_skip_locked) { /* a lock, or a deadlock */
-        e->settle_skips_locked = true;
-        return;
-    }
+    if (advice == PG_RETRY_SOON && !d->turn_skips_locked)
+        return; /* a lock, or a deadlock: the next turn does not wait for rows */
     bool was_alone = e->settle_group == 1;
     e->settle_group = (n + 1) / 2; /* by halves: each alone would take as many turns */
     if (n > 1)
@@ -83,8 +84,8 @@ static void recorded(struct dispatcher *d, struct execution *e, enum store_answe
 {
     if (answer_ == STORE_BUSY) {
         e->state = EXECUTION_FINISHED;
-        e->settle_skips_locked = true;
         e->settle_after_ms = clock_mono_ms() + BUSY_PAUSE_MS;
+        expect_locks(d);
         list_append(&d->results, &e->result_link);
         return;
     }
@@ -120,15 +121,15 @@ void results_settled(struct dispatcher *d, struct execution *const *executions, 
                      const struct pg_error *error, const struct store_turned *turned)
 {
     static const struct pg_error not_ours = {.err = OB_ECONN};
-    bool did_skip_locked = results_skip_locked(executions, n);
     if (n > 0)
         OB_CRASH_POINT("after_settle");
+    if (n > 0 && turned->is_settle_refused && pg_advice(error->sqlstate) == PG_RETRY_SOON)
+        expect_locks(d);
     for (size_t i = 0; i < n; i++) {
         struct execution *e = executions[i];
         list_remove(&e->result_link);
         if (error != NULL) {
-            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours, n,
-                            did_skip_locked);
+            back_to_results(d, e, turned->is_settle_refused ? error : &not_ours, n);
             continue;
         }
         recorded(d, e, turned->answers[i]);

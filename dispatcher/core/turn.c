@@ -242,6 +242,7 @@ static void send_turn(struct dispatcher *d, bool with_look)
     t->count = results_take(d, t->executions);
     if (with_look)
         ask_look(d, t, &look);
+    d->turn_skips_locked = results_skip_locked(d);
     struct store_result *results = ob_xcalloc(t->count + 1, sizeof *results);
     for (size_t i = 0; i < t->count; i++) {
         struct execution *e = t->executions[i];
@@ -251,7 +252,7 @@ static void send_turn(struct dispatcher *d, bool with_look)
     }
     const struct store_turn turn = {.results = results,
                                     .results_count = t->count,
-                                    .skip_locked = results_skip_locked(t->executions, t->count),
+                                    .skip_locked = d->turn_skips_locked,
                                     .look = with_look ? &look : NULL};
     bool has_results = t->count > 0;
     d->turn_pending++;

@@ -412,13 +412,15 @@ START_TEST(locked_job_holds_nobody_up_and_keeps_its_reason)
 END_TEST
 
 /* The turn waits once for a row that somebody locks. From then on it asks without waiting, also
- * when others were recorded meanwhile. */
+ * for other rows, and when others were recorded meanwhile. */
 START_TEST(a_locked_row_is_waited_for_once)
 {
-    START("--shell", recording("slow", wait_for_flag("go")), "--shell", recording("quick", ""),
+    START("--shell", recording("slow", wait_for_flag("go")), "--shell",
+          recording("later", wait_for_flag("then")), "--shell", recording("quick", ""),
           "--log-sql");
     long id = enqueue_one("slow", "{}");
-    ck_assert(wait_until(runs_of(id) == 1, E2E_WAIT_MS));
+    long other = enqueue_one("later", "{}");
+    ck_assert(wait_until(runs_of(id) == 1 && runs_of(other) == 1, E2E_WAIT_MS));
     PGconn *human = testdb_connect();
     pg_exec_ok(human, "BEGIN");
     pg_exec_ok(human, "SELECT FROM outbox.job FOR UPDATE");
@@ -427,11 +429,14 @@ START_TEST(a_locked_row_is_waited_for_once)
     for (int i = 0; i < 30; i++) {
         long quick = enqueue_one("quick", "{}");
         ck_assert(wait_until(is_gone(quick), E2E_WAIT_MS));
+        if (i == 10)
+            flag_raise("then");
     }
     ck_assert(!is_gone(id));
+    ck_assert(!is_gone(other));
     pg_exec_ok(human, "COMMIT");
     PQfinish(human);
-    ck_assert(wait_until(is_gone(id), E2E_WAIT_MS));
+    ck_assert(wait_until(is_gone(id) && is_gone(other), E2E_WAIT_MS));
     ck_assert_uint_eq(daemon_log_count(&d, "statement=outbox.settle outcome=refused"), 1);
     daemon_stop(&d);
 }
