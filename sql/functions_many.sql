@@ -234,11 +234,10 @@ BEGIN
                CASE WHEN l.key IS NOT NULL THEN l.new_id END, l.waits, l.key IS NOT NULL,
                CASE WHEN NOT l.waits THEN pg_current_xact_id() END
         FROM lined l
-        RETURNING j.id, j.task, j.ready_xid IS NOT NULL AS is_ready),
-    told AS (SELECT m.task, bool_or(m.is_ready) AS is_ready FROM made m GROUP BY m.task)
-    SELECT ARRAY(SELECT m.id FROM made m ORDER BY m.id), array_agg(t.task),
-           array_agg(t.task) FILTER (WHERE t.is_ready)
-    INTO ids, tasks, ready FROM told t;
+        RETURNING j.id, j.task, j.ready_xid)
+    SELECT array_agg(m.id ORDER BY m.id), array_agg(m.task),
+           array_agg(m.task) FILTER (WHERE m.ready_xid IS NOT NULL)
+    INTO ids, tasks, ready FROM made m;
     PERFORM outbox.inserted(tasks, ready);
     RETURN QUERY SELECT i FROM unnest(ids) AS i;
 END
@@ -337,11 +336,10 @@ BEGIN
                           WHEN 'number' THEN make_interval(secs => (e.job ->> 'delay')::float8)
                           ELSE (e.job ->> 'delay')::interval END) AS due) AS d
         ORDER BY e.n
-        RETURNING j.id, j.task, j.ready_xid IS NOT NULL AS is_ready),
-    told AS (SELECT m.task, bool_or(m.is_ready) AS is_ready FROM made m GROUP BY m.task)
-    SELECT ARRAY(SELECT m.id FROM made m ORDER BY m.id), array_agg(t.task),
-           array_agg(t.task) FILTER (WHERE t.is_ready)
-    INTO ids, tasks, ready FROM told t;
+        RETURNING j.id, j.task, j.ready_xid)
+    SELECT array_agg(m.id ORDER BY m.id), array_agg(m.task),
+           array_agg(m.task) FILTER (WHERE m.ready_xid IS NOT NULL)
+    INTO ids, tasks, ready FROM made m;
     PERFORM outbox.inserted(tasks, ready);
     RETURN QUERY SELECT i, false FROM unnest(ids) AS i;
 END

@@ -20,7 +20,7 @@ COMMENT ON FUNCTION outbox.sleeps(text) IS
 
 -- outbox.wake_tasks(tasks, by_hand): sends NOTIFY outbox if somebody sleeps who handles one of the
 -- tasks.
---   tasks    names, each once; NULL or empty: nothing happens
+--   tasks    names, as often as they come; NULL or empty: nothing happens
 --   by_hand  false: the setting outbox.notify = off is obeyed
 -- Internal: called by every function that makes rows ready by an update, after the rows have their
 -- transaction id. It asks twice: so other producers, who try the same lock, cost no NOTIFY.
@@ -28,7 +28,8 @@ CREATE OR REPLACE FUNCTION outbox.wake_tasks(tasks text[], by_hand boolean) RETU
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF by_hand OR outbox.may_notify() THEN
-        PERFORM pg_notify('outbox', '') FROM unnest(tasks) AS t WHERE outbox.sleeps(t) AND outbox.sleeps(t) LIMIT 1;
+        PERFORM pg_notify('outbox', '') FROM (SELECT DISTINCT u.t FROM unnest(tasks) AS u(t)) AS d
+        WHERE outbox.sleeps(t) AND outbox.sleeps(t) LIMIT 1;
     END IF;
 END
 $$;
@@ -68,7 +69,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF outbox.has_limits() THEN
         PERFORM outbox.check_ready(l.tasks)
-        FROM (SELECT array_agg(t.task) AS tasks FROM outbox.task t WHERE t.task = ANY (ready)) AS l
+        FROM (SELECT array_agg(t.task) AS tasks FROM outbox.task t
+              WHERE t.task IN (SELECT u.task FROM unnest(ready) AS u(task))) AS l
         WHERE l.tasks IS NOT NULL;
     END IF;
     PERFORM outbox.wake_tasks(tasks, false);
